@@ -1,0 +1,365 @@
+//! The commands of a guest's control port (TCP 2323), as `mirage-monitoring` understands them.
+//!
+//! ```text
+//! command = "L" logitem *("," logitem)     set log levels
+//!         / "M" metitem *("," metitem)     turn metrics on or off
+//!         / "l" query / "m" query          ask
+//! logitem = [("*" / source) ":"] level
+//! metitem = [("*" / source / "src:" source / "tag:" tag) ":"] onoff
+//! query   = "" / "*" / source *("," source)
+//! ```
+//!
+//! Owns the grammar and the text of the replies. Never knows which sources exist: who executes a command does,
+//! and answers an unknown one with [`ControlError::UnknownSource`].
+//!
+//! Deliberate differences from `mirage-monitoring` 0.0.7, where it contradicts its own documentation:
+//! - a newline (or CR LF) after the command is not part of it;
+//! - a command that names an unknown source is an error and changes nothing (there: `ok`);
+//! - `L` without `*` leaves the other sources alone (there: resets them to the default);
+//! - a tag command leaves the choices made for single sources alone (there: undoes them);
+//! - of two mentions of a source the last counts (there: the first), and all sources of a name are meant (there:
+//!   the newest).
+
+use core::fmt;
+use core::str::Split;
+
+/// Longest command, newline included. The original reads one TCP segment.
+pub const MAX_COMMAND_BYTES: usize = 4096;
+
+/// How much a log source says, from nothing to everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum LogLevel {
+    /// Nothing at all.
+    Quiet = 0,
+    /// What the program says to its user.
+    App = 1,
+    /// Errors.
+    Error = 2,
+    /// And warnings.
+    Warning = 3,
+    /// And information.
+    Info = 4,
+    /// And everything else.
+    Debug = 5,
+}
+
+impl LogLevel {
+    /// All levels, from `quiet` to `debug`.
+    pub const ALL: [Self; 6] = [Self::Quiet, Self::App, Self::Error, Self::Warning, Self::Info, Self::Debug];
+
+    /// The level's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::App => "app",
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+
+    /// The level of a word; exact, lower case.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.word() == word)
+    }
+}
+
+/// Whether metrics are collected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Switch {
+    /// `enable` or `on`.
+    On,
+    /// `disable` or `off`.
+    Off,
+}
+
+impl Switch {
+    /// How a reply shows it: `enabled` or `disabled`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::On => "enabled",
+            Self::Off => "disabled",
+        }
+    }
+
+    fn from_word(word: &str) -> Option<Self> {
+        let is = |w: &&str| word.eq_ignore_ascii_case(w);
+        if ["enable", "on"].iter().any(is) {
+            Some(Self::On)
+        } else if ["disable", "off"].iter().any(is) {
+            Some(Self::Off)
+        } else {
+            None
+        }
+    }
+}
+
+/// What is asked about.
+#[derive(Clone, Debug)]
+pub enum Query<'a> {
+    /// The default, and what differs from it.
+    Differing,
+    /// The default, and everything.
+    All,
+    /// These sources only.
+    Named(Names<'a>),
+}
+
+/// The source names of a query, as written.
+#[derive(Clone, Debug)]
+pub struct Names<'a>(Split<'a, char>);
+
+impl<'a> Iterator for Names<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.0.next()
+    }
+}
+
+/// What a log level is set for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogTarget<'a> {
+    /// All sources, and those to come.
+    All,
+    /// All sources of this name.
+    Source(&'a str),
+}
+
+/// What is turned on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricTarget<'a> {
+    /// All sources, and those to come.
+    All,
+    /// All sources of this name.
+    Source(&'a str),
+    /// All sources with this tag.
+    Tag(&'a str),
+}
+
+/// The items of an `L` command, all well formed.
+#[derive(Clone, Debug)]
+pub struct LogItems<'a>(Split<'a, char>);
+
+impl<'a> LogItems<'a> {
+    /// Parses `LEVEL`, `*:LEVEL` and `SOURCE:LEVEL`, joined by commas: also the syntax of `--logs`.
+    ///
+    /// # Errors
+    /// The first bad item.
+    pub fn parse(text: &'a str) -> Result<Self, ControlError<'a>> {
+        text.split(',').try_for_each(|item| parse_log_item(item).map(|_| ()))?;
+        Ok(Self(text.split(',')))
+    }
+}
+
+impl<'a> Iterator for LogItems<'a> {
+    type Item = (LogTarget<'a>, LogLevel);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        parse_log_item(self.0.next()?).ok()
+    }
+}
+
+/// The items of an `M` command, all well formed.
+#[derive(Clone, Debug)]
+pub struct MetricItems<'a>(Split<'a, char>);
+
+impl<'a> Iterator for MetricItems<'a> {
+    type Item = (MetricTarget<'a>, Switch);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        parse_metric_item(self.0.next()?).ok()
+    }
+}
+
+/// A command.
+#[derive(Clone, Debug)]
+pub enum Command<'a> {
+    /// `l`: show log levels.
+    ShowLogs(Query<'a>),
+    /// `m`: show which metrics are on.
+    ShowMetrics(Query<'a>),
+    /// `L`: set log levels.
+    SetLogs(LogItems<'a>),
+    /// `M`: turn metrics on or off.
+    SetMetrics(MetricItems<'a>),
+}
+
+/// Why a command was refused. `Display` is the reply, as `mirage-monitoring` words it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlError<'a> {
+    /// The first byte is none of `L`, `M`, `l`, `m`.
+    UnknownCommand,
+    /// The command is not UTF-8.
+    NotText,
+    /// The command is longer than [`MAX_COMMAND_BYTES`].
+    TooLong,
+    /// No such source.
+    UnknownSource(&'a str),
+    /// No such level.
+    LogLevel(&'a str),
+    /// An `L` item of unknown shape.
+    LogItem(&'a str),
+    /// Neither on nor off.
+    Switch(&'a str),
+    /// An `M` item of unknown shape.
+    MetricItem(&'a str),
+}
+
+impl fmt::Display for ControlError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownCommand => f.write_str("error: unknown command"),
+            Self::NotText => f.write_str("error: command is not UTF-8"),
+            Self::TooLong => write!(f, "error: command is longer than {MAX_COMMAND_BYTES} bytes"),
+            Self::UnknownSource(name) => write!(f, "error: unknown source: {name}"),
+            Self::LogLevel(word) => write!(f, "error: {}: unknown log level", Quoted(word)),
+            Self::LogItem(item) => write!(f, "error: Can't parse log threshold: {item}"),
+            Self::Switch(word) => {
+                f.write_str("error: couldn't decode 'enable' or 'disable': ")?;
+                word.chars().try_for_each(|c| write!(f, "{}", c.to_ascii_lowercase()))
+            }
+            Self::MetricItem(item) => write!(f, "error: couldn't decode metrics {item}"),
+        }
+    }
+}
+
+impl core::error::Error for ControlError<'_> {}
+
+/// A string literal as OCaml prints it: the original's way to show a bad level.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for byte in self.0.bytes() {
+            match byte {
+                b'"' | b'\\' => write!(f, "\\{}", char::from(byte)),
+                b'\n' => f.write_str("\\n"),
+                b'\t' => f.write_str("\\t"),
+                b'\r' => f.write_str("\\r"),
+                8 => f.write_str("\\b"),
+                b' '..=b'~' => write!(f, "{}", char::from(byte)),
+                _ => write!(f, "\\{byte:03}"),
+            }?;
+        }
+        f.write_str("\"")
+    }
+}
+
+/// Parses what a client sent: one command, with or without a newline after it.
+///
+/// # Errors
+/// The first bad item; nothing of a bad command is to be executed.
+pub fn parse_command(input: &[u8]) -> Result<Command<'_>, ControlError<'_>> {
+    if input.len() > MAX_COMMAND_BYTES {
+        return Err(ControlError::TooLong);
+    }
+    let input = input.strip_suffix(b"\n").unwrap_or(input);
+    let input = input.strip_suffix(b"\r").unwrap_or(input);
+    let text = core::str::from_utf8(input).map_err(|_| ControlError::NotText)?;
+    let mut rest = text.chars();
+    match rest.next() {
+        Some('l') => Ok(Command::ShowLogs(parse_query(rest.as_str()))),
+        Some('m') => Ok(Command::ShowMetrics(parse_query(rest.as_str()))),
+        Some('L') => LogItems::parse(rest.as_str()).map(Command::SetLogs),
+        Some('M') => parse_metric_items(rest.as_str()).map(Command::SetMetrics),
+        _ => Err(ControlError::UnknownCommand),
+    }
+}
+
+fn parse_query(text: &str) -> Query<'_> {
+    match text {
+        "" => Query::Differing,
+        "*" => Query::All,
+        names => Query::Named(Names(names.split(','))),
+    }
+}
+
+fn parse_metric_items(text: &str) -> Result<MetricItems<'_>, ControlError<'_>> {
+    text.split(',').try_for_each(|item| parse_metric_item(item).map(|_| ()))?;
+    Ok(MetricItems(text.split(',')))
+}
+
+fn parse_log_item(item: &str) -> Result<(LogTarget<'_>, LogLevel), ControlError<'_>> {
+    let (target, word) = match item.split_once(':') {
+        None => (LogTarget::All, item),
+        Some((_, word)) if word.contains(':') => return Err(ControlError::LogItem(item)),
+        Some(("*", word)) => (LogTarget::All, word),
+        Some((source, word)) => (LogTarget::Source(source), word),
+    };
+    LogLevel::from_word(word).map(|level| (target, level)).ok_or(ControlError::LogLevel(word))
+}
+
+fn parse_metric_item(item: &str) -> Result<(MetricTarget<'_>, Switch), ControlError<'_>> {
+    let mut parts = item.split(':');
+    let parts = (parts.next(), parts.next(), parts.next(), parts.next());
+    let (target, word) = match parts {
+        (Some(word), None, ..) => (MetricTarget::All, word),
+        (Some("*"), Some(word), None, _) => (MetricTarget::All, word),
+        (Some(source), Some(word), None, _) => (MetricTarget::Source(source), word),
+        (Some("src"), Some(source), Some(word), None) => (MetricTarget::Source(source), word),
+        (Some("tag"), Some(tag), Some(word), None) => (MetricTarget::Tag(tag), word),
+        _ => return Err(ControlError::MetricItem(item)),
+    };
+    Switch::from_word(word).map(|switch| (target, switch)).ok_or(ControlError::Switch(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    #[test]
+    fn a_newline_after_the_command_is_not_part_of_it() {
+        for input in ["l", "l\n", "l\r\n"] {
+            assert!(matches!(parse_command(input.as_bytes()), Ok(Command::ShowLogs(Query::Differing))));
+        }
+    }
+
+    #[test]
+    fn items_keep_their_order() {
+        let Ok(Command::SetMetrics(items)) = parse_command(b"M*:OFF,src:a:on,tag:t:enable,b:disable") else {
+            panic!("good command")
+        };
+        assert_eq!(
+            items.collect::<Vec<_>>(),
+            [
+                (MetricTarget::All, Switch::Off),
+                (MetricTarget::Source("a"), Switch::On),
+                (MetricTarget::Tag("t"), Switch::On),
+                (MetricTarget::Source("b"), Switch::Off),
+            ]
+        );
+    }
+
+    #[test]
+    fn faults_that_are_ours_are_named() {
+        let reply = |input: &[u8]| parse_command(input).err().map(|e| e.to_string());
+        assert_eq!(reply(b"l\xff").as_deref(), Some("error: command is not UTF-8"));
+        assert_eq!(reply(&[b'l'; 5000]).as_deref(), Some("error: command is longer than 4096 bytes"));
+        assert_eq!(reply(b""), Some("error: unknown command".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_command_or_a_reply(
+            input in prop_oneof![prop::collection::vec(any::<u8>(), 0..40), "[lmLM*:,a-z\n]{0,30}".prop_map(String::into_bytes)],
+        ) {
+            match parse_command(&input) {
+                Ok(Command::SetLogs(items)) => prop_assert!(items.count() > 0),
+                Ok(Command::SetMetrics(items)) => prop_assert!(items.count() > 0),
+                Ok(Command::ShowLogs(_) | Command::ShowMetrics(_)) => {}
+                Err(error) => prop_assert!(error.to_string().starts_with("error: ")),
+            }
+        }
+    }
+    use std::string::String;
+}
