@@ -1,0 +1,405 @@
+//! The command line, as MirageOS unikernels take it.
+//!
+//! Owns the options every guest has, those a program adds, and the texts about them. Never prints and never exits:
+//! the caller does, with [`EXIT_USAGE`] after an error.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{Ipv4Addr, SocketAddrV4};
+
+use uni_wire::control::LogItems;
+
+use crate::logs::Logs;
+
+/// The exit code after a bad command line (`EX_USAGE` of BSD's sysexits).
+pub const EXIT_USAGE: u8 = 64;
+
+/// Port of the collector where `--monitor` names none.
+pub const DEFAULT_MONITOR_PORT: u16 = 8094;
+
+/// Port of the control listener.
+pub const DEFAULT_CONTROL_PORT: u16 = 2323;
+
+/// Port of the syslog sink where `--syslog` names none.
+pub const DEFAULT_SYSLOG_PORT: u16 = 514;
+
+/// Seconds between two reports.
+pub const DEFAULT_INTERVAL_SECONDS: u32 = 10;
+
+/// Longest interval: a day.
+pub const MAX_INTERVAL_SECONDS: u32 = 86_400;
+
+/// The name of a guest that was given none, as MirageOS has it.
+pub const DEFAULT_NAME: &str = "no-name";
+
+/// An address and the length of its network's prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The guest's own address.
+    pub address: Ipv4Addr,
+    /// 0 to 32.
+    pub prefix_len: u8,
+}
+
+/// An option that a program adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OptionSpec {
+    /// The name without dashes.
+    pub name: &'static str,
+    /// What the value is called in the usage text; `None` for a flag without a value.
+    pub value: Option<&'static str>,
+    /// What it does, in a few words.
+    pub help: &'static str,
+}
+
+/// A good command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arguments {
+    /// `--name`: the guest's name in metrics and logs.
+    pub name: String,
+    /// `--ipv4`: the address on the service link.
+    pub ipv4: Option<Cidr>,
+    /// `--ipv4-gateway`: the way out of the service link.
+    pub ipv4_gateway: Option<Ipv4Addr>,
+    /// `--management-ipv4`: the address on the management link.
+    pub management_ipv4: Option<Cidr>,
+    /// `--monitor`: the collector.
+    pub monitor: Option<SocketAddrV4>,
+    /// `--monitor-adjust`: the port of the control listener; `None` turns it off.
+    pub control_port: Option<u16>,
+    /// `--syslog`: the syslog sink.
+    pub syslog: Option<SocketAddrV4>,
+    /// `--interval`: seconds between two reports.
+    pub interval_seconds: u32,
+    logs: Vec<String>,
+    extra: Vec<(&'static str, String)>,
+}
+
+impl Default for Arguments {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_NAME.to_string(),
+            ipv4: None,
+            ipv4_gateway: None,
+            management_ipv4: None,
+            monitor: None,
+            control_port: Some(DEFAULT_CONTROL_PORT),
+            syslog: None,
+            interval_seconds: DEFAULT_INTERVAL_SECONDS,
+            logs: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+}
+
+impl Arguments {
+    /// The value of an option of the program's own; of one given twice the last. Empty for a flag.
+    #[must_use]
+    pub fn extra(&self, name: &str) -> Option<&str> {
+        self.extra.iter().rev().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Sets the levels of `--logs`. To be called before sources are made or after: both work.
+    pub fn apply_logs(&self, logs: &Logs) {
+        // Each was parsed before it was kept.
+        self.logs
+            .iter()
+            .filter_map(|text| LogItems::parse(text).ok())
+            .for_each(|items| logs.apply_at_boot(&items));
+    }
+
+    /// What a program should warn of at boot: it will not be seen or heard.
+    pub fn warnings(&self) -> impl Iterator<Item = &'static str> {
+        let monitor = self.monitor.is_none().then_some("no monitor specified, not outputting statistics");
+        let syslog = self.syslog.is_none().then_some("no syslog specified, dumping on stdout");
+        monitor.into_iter().chain(syslog)
+    }
+
+    fn set(&mut self, option: &str, value: &str) -> Result<(), &'static str> {
+        match option {
+            "name" if value.is_empty() => return Err("a name"),
+            "name" => self.name = value.to_string(),
+            "ipv4" => self.ipv4 = Some(cidr(value)?),
+            "ipv4-gateway" => self.ipv4_gateway = Some(value.parse().map_err(|_| "an IPv4 address")?),
+            "management-ipv4" => self.management_ipv4 = Some(cidr(value)?),
+            "monitor" => self.monitor = Some(endpoint(value, DEFAULT_MONITOR_PORT)?),
+            "monitor-adjust" => {
+                self.control_port =
+                    Some(value.parse().map_err(|_| "a port, or 0 for none")?).filter(|p| *p != 0);
+            }
+            "syslog" => self.syslog = Some(endpoint(value, DEFAULT_SYSLOG_PORT)?),
+            "interval" => self.interval_seconds = interval(value)?,
+            _ => {
+                LogItems::parse(value).map_err(|_| "LEVEL or SOURCE:LEVEL, joined by commas")?;
+                self.logs.push(value.to_string());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Options of every guest: name, what the value is called, help.
+const COMMON: [OptionSpec; 9] = [
+    option("name", "NAME", "name in metrics and logs"),
+    option("ipv4", "CIDR", "address on the service link"),
+    option("ipv4-gateway", "IP", "gateway of the service link"),
+    option("management-ipv4", "CIDR", "address on the management link"),
+    option("monitor", "IP[:PORT]", "collector of metrics; port 8094"),
+    option("monitor-adjust", "PORT", "control port; 2323, 0 for none"),
+    option("syslog", "IP[:PORT]", "syslog sink, UDP; port 514"),
+    option("interval", "SECONDS", "time between two reports; 10"),
+    option("logs", "LEVELS", "log levels, as *:info,dns:debug; also -l"),
+];
+
+const fn option(name: &'static str, value: &'static str, help: &'static str) -> OptionSpec {
+    OptionSpec { name, value: Some(value), help }
+}
+
+/// Why there is no command line to go by. `Display` is one line for the console.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArgumentsError {
+    /// `--help`: not an error, but not a start either. Print the usage text and exit with 0.
+    Help,
+    /// An argument that is no option of this program.
+    Unknown(String),
+    /// An option without its value.
+    MissingValue(String),
+    /// A flag with a value.
+    UnexpectedValue(String),
+    /// A value that is not what the option takes.
+    BadValue {
+        /// The option, with dashes.
+        option: String,
+        /// Its value.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+}
+
+impl fmt::Display for ArgumentsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Help => f.write_str("usage asked for"),
+            Self::Unknown(argument) => write!(f, "unknown argument '{argument}'"),
+            Self::MissingValue(option) => write!(f, "option '{option}' needs a value"),
+            Self::UnexpectedValue(option) => write!(f, "option '{option}' takes no value"),
+            Self::BadValue { option, value, expected } => {
+                write!(f, "option '{option}': '{value}' is not {expected}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for ArgumentsError {}
+
+/// Parses the arguments of a guest: `--option=value`, `--option value`, `-l LEVELS`. `extra` are the program's own
+/// options. Of an option given twice the last counts, but of `--logs` all do.
+///
+/// # Errors
+/// The first bad argument.
+pub fn parse<'a>(
+    tokens: impl IntoIterator<Item = &'a str>,
+    extra: &[OptionSpec],
+) -> Result<Arguments, ArgumentsError> {
+    let mut arguments = Arguments::default();
+    let mut tokens = tokens.into_iter();
+    while let Some(token) = tokens.next() {
+        if token == "--help" {
+            return Err(ArgumentsError::Help);
+        }
+        let (shown, name, attached) =
+            split(token).ok_or_else(|| ArgumentsError::Unknown(token.to_string()))?;
+        let own = extra.iter().find(|spec| spec.name == name);
+        let Some(spec) = own.or_else(|| COMMON.iter().find(|spec| spec.name == name)) else {
+            return Err(ArgumentsError::Unknown(token.to_string()));
+        };
+        let value = match (spec.value, attached) {
+            (None, None) => "",
+            (None, Some(_)) => return Err(ArgumentsError::UnexpectedValue(shown.to_string())),
+            (Some(_), Some(value)) => value,
+            (Some(_), None) => {
+                tokens.next().ok_or_else(|| ArgumentsError::MissingValue(shown.to_string()))?
+            }
+        };
+        if own.is_some() {
+            arguments.extra.push((spec.name, value.to_string()));
+        } else {
+            arguments.set(name, value).map_err(|expected| ArgumentsError::BadValue {
+                option: shown.to_string(),
+                value: value.to_string(),
+                expected,
+            })?;
+        }
+    }
+    Ok(arguments)
+}
+
+/// The option as written, its name, and the value attached to it.
+fn split(token: &str) -> Option<(&str, &str, Option<&str>)> {
+    if let Some(long) = token.strip_prefix("--") {
+        return Some(match long.split_once('=') {
+            Some((name, value)) => (token.get(..name.len() + 2)?, name, Some(value)),
+            None => (token, long, None),
+        });
+    }
+    let attached = token.strip_prefix("-l")?;
+    let value = attached.strip_prefix('=').unwrap_or(attached);
+    Some(("-l", "logs", (!attached.is_empty()).then_some(value)))
+}
+
+/// Splits a command line at blanks. Double quotes hold a word together, a backslash takes the next character as it
+/// is.
+#[must_use]
+pub fn split_command_line(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quoted = false;
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' => {
+                quoted = !quoted;
+                word.get_or_insert_default();
+            }
+            '\\' => word.get_or_insert_default().extend(chars.next()),
+            c if c.is_whitespace() && !quoted => words.extend(word.take()),
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+/// The usage text of a program with the options `extra`.
+#[must_use]
+pub fn usage(program: &str, extra: &[OptionSpec]) -> String {
+    let mut text = format!("usage: {program} [OPTION]...\n");
+    for spec in COMMON.iter().chain(extra) {
+        let value = spec.value.map_or_else(String::new, |value| format!("={value}"));
+        let option = format!("--{}{value}", spec.name);
+        text.push_str(&format!("  {option:<26} {}\n", spec.help));
+    }
+    text
+}
+
+fn cidr(text: &str) -> Result<Cidr, &'static str> {
+    const EXPECTED: &str = "an address with a prefix length, as 10.0.0.2/24";
+    let (address, prefix_len) = text.split_once('/').ok_or(EXPECTED)?;
+    let prefix_len = prefix_len.parse().map_err(|_| EXPECTED)?;
+    let address = address.parse().map_err(|_| EXPECTED)?;
+    if prefix_len > 32 { Err(EXPECTED) } else { Ok(Cidr { address, prefix_len }) }
+}
+
+fn endpoint(text: &str, default_port: u16) -> Result<SocketAddrV4, &'static str> {
+    let address = text.parse().map(|ip| SocketAddrV4::new(ip, default_port));
+    let address = address.or_else(|_| text.parse()).map_err(|_| "IP or IP:PORT");
+    address.and_then(|a| if a.port() == 0 { Err("IP or IP:PORT") } else { Ok(a) })
+}
+
+fn interval(text: &str) -> Result<u32, &'static str> {
+    const EXPECTED: &str = "a whole number of seconds from 1 to 86400";
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse().map_err(|_| EXPECTED)?;
+    if (1..=MAX_INTERVAL_SECONDS).contains(&seconds) { Ok(seconds) } else { Err(EXPECTED) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use uni_wire::control::LogLevel;
+
+    const EXTRA: [OptionSpec; 2] = [
+        OptionSpec { name: "hello", value: Some("TEXT"), help: "what to say" },
+        OptionSpec { name: "loud", value: None, help: "say it loud" },
+    ];
+
+    fn parse_text(text: &str) -> Result<Arguments, ArgumentsError> {
+        parse(text.split_whitespace(), &EXTRA)
+    }
+
+    fn message(text: &str) -> String {
+        parse_text(text).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn both_forms_of_an_option_mean_the_same() {
+        let with_equals =
+            parse_text("--name=web --monitor=10.0.0.1 --interval=1s --hello=x=y").expect("good");
+        let apart = parse_text("--name web --monitor 10.0.0.1:8094 --interval 1 --hello x=y").expect("good");
+        assert_eq!(with_equals, apart);
+        assert_eq!(apart.extra("hello"), Some("x=y"));
+        assert_eq!(apart.extra("loud"), None);
+    }
+
+    #[test]
+    fn defaults_are_those_of_mirage() {
+        let none = parse_text("").expect("good");
+        assert_eq!((none.control_port, none.interval_seconds), (Some(2323), 10));
+        assert_eq!(none.warnings().count(), 2);
+        let some =
+            parse_text("--syslog=10.0.0.1 --monitor=10.0.0.1:99 --monitor-adjust=0 --loud").expect("good");
+        assert_eq!(some.syslog.map(|a| a.port()), Some(514));
+        assert_eq!(some.monitor.map(|a| a.port()), Some(99));
+        assert_eq!((some.control_port, some.extra("loud")), (None, Some("")));
+        assert_eq!(some.warnings().count(), 0);
+    }
+
+    #[test]
+    fn log_levels_come_in_every_spelling() {
+        for text in ["-l *:error,a:debug", "-l*:error -l=a:debug", "--logs=error --logs a:debug"] {
+            let logs = Logs::default();
+            parse_text(text).expect(text).apply_logs(&logs);
+            assert_eq!(logs.default_level(), LogLevel::Error);
+            assert!(logs.source("a", "").shows(LogLevel::Debug), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_bad_argument_is_named() {
+        assert_eq!(message("--nope=1"), "unknown argument '--nope=1'");
+        assert_eq!(message("web"), "unknown argument 'web'");
+        assert_eq!(message("--name"), "option '--name' needs a value");
+        assert_eq!(message("--loud=1"), "option '--loud' takes no value");
+        assert_eq!(
+            message("--ipv4=10.0.0.1"),
+            "option '--ipv4': '10.0.0.1' is not an address with a prefix length, as 10.0.0.2/24"
+        );
+        for bad in [
+            "--ipv4=1.2.3.4/33",
+            "--interval=0",
+            "--interval=1.5",
+            "--monitor=a:1",
+            "--syslog=1.2.3.4:0",
+            "-l x:y:z",
+        ] {
+            assert!(matches!(parse_text(bad), Err(ArgumentsError::BadValue { .. })), "{bad}");
+        }
+        assert_eq!(parse_text("--help"), Err(ArgumentsError::Help));
+        assert!(usage("hello", &EXTRA).contains("  --hello=TEXT               what to say\n"));
+    }
+
+    #[test]
+    fn quotes_hold_a_word_together() {
+        assert_eq!(split_command_line(r#" --a="b c" d\ e "" "#), ["--a=b c", "d e", ""]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_command_line_makes_it_panic(text in ".{0,40}", tail in "(--|-l|=|[a-z0-9./:*,]){0,8}") {
+            for text in [&text, &tail] {
+                let words = split_command_line(text);
+                let _ = parse(words.iter().map(String::as_str), &EXTRA);
+            }
+        }
+
+        #[test]
+        fn a_quoted_word_comes_back(words in prop::collection::vec(".{0,8}", 0..4)) {
+            let quote = |w: &String| format!("\"{}\"", w.replace('\\', "\\\\").replace('"', "\\\""));
+            let line = words.iter().map(quote).collect::<Vec<_>>().join(" ");
+            prop_assert_eq!(split_command_line(&line), words);
+        }
+    }
+}
