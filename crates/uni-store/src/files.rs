@@ -1,0 +1,283 @@
+//! The only place that names files and folders of a store, and the helpers that make them last.
+//!
+//! Owns names, escaping, the lock and the order of fsync and rename. Never owns contents, but for the small
+//! text file `format`.
+
+use crate::error::{FileError, OpenError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A process that forks while the store is open shares the lock with its child until the child runs its program:
+/// for some milliseconds after the store was closed, the lock may look taken.
+const LOCK_ATTEMPTS: u32 = 20;
+/// Between two of them.
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
+
+/// Most bytes of a database name: escaped it may grow threefold and must stay below 255, a file name's limit.
+pub(crate) const MAX_DATABASE_NAME: usize = 80;
+/// Most files in the folder `damaged` before copies are no longer kept: crashes must not fill the disk.
+const MAX_DAMAGED: usize = 100;
+/// The version of the folder's layout.
+const FORMAT_VERSION: u32 = 1;
+
+/// The folder of a store.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    root: PathBuf,
+}
+
+impl Files {
+    /// Makes the folder where it is missing.
+    pub(crate) fn create(root: &Path) -> Result<Self, FileError> {
+        let files = Self { root: root.to_path_buf() };
+        for dir in [root, &files.wal_dir(), &files.data_dir()] {
+            create_dir_durably(dir)?;
+        }
+        Ok(files)
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn wal_dir(&self) -> PathBuf {
+        self.root.join("wal")
+    }
+
+    pub(crate) fn wal(&self, number: u64) -> PathBuf {
+        self.wal_dir().join(format!("{number:016x}.wal"))
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    pub(crate) fn database_dir(&self, name: &str) -> PathBuf {
+        self.data_dir().join(escape(name))
+    }
+
+    pub(crate) fn partition_dir(&self, database: &str, start_s: i64) -> PathBuf {
+        self.database_dir(database).join(start_s.to_string())
+    }
+
+    pub(crate) fn segment(&self, database: &str, start_s: i64, number: u64) -> PathBuf {
+        self.partition_dir(database, start_s).join(format!("{number:016x}.seg"))
+    }
+
+    /// Where damaged files are kept for a person to look at.
+    fn damaged_dir(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
+    /// Takes the folder for this process; the lock ends with the file that is returned.
+    pub(crate) fn lock(&self) -> Result<File, OpenError> {
+        let path = self.root.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(FileError::at("open lock file", &path))?;
+        for attempt in 1.. {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: self.root.clone() }),
+                Err(TryLockError::Error(source)) => {
+                    return Err(FileError { step: "lock", path, source }.into());
+                }
+            }
+        }
+        Ok(file)
+    }
+
+    /// The partition length the store was made with; a new store is marked with `wanted_s`.
+    pub(crate) fn partition_seconds(&self, wanted_s: u64) -> Result<u64, OpenError> {
+        let path = self.root.join("format");
+        match fs::read_to_string(&path) {
+            Ok(text) => parse_format(&path, &text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let text = format!("uni-store {FORMAT_VERSION}\npartition_seconds {wanted_s}\n");
+                write_whole(&path, text.as_bytes())?;
+                Ok(wanted_s)
+            }
+            Err(source) => Err(FileError { step: "read", path, source }.into()),
+        }
+    }
+
+    /// Moves a damaged file away, under a name that tells where it was; returns its new place.
+    pub(crate) fn set_aside(&self, path: &Path) -> Result<PathBuf, FileError> {
+        let target = self.damaged_place(path)?;
+        fs::rename(path, &target).map_err(FileError::at("move aside", path))?;
+        Ok(target)
+    }
+
+    /// Keeps a copy of the bytes cut off a file at `offset`; returns where. `None` where enough are kept already.
+    pub(crate) fn keep_tail(
+        &self,
+        path: &Path,
+        offset: u64,
+        tail: &[u8],
+    ) -> Result<Option<PathBuf>, FileError> {
+        let target = self.damaged_place(path)?;
+        if list(&self.damaged_dir())?.len() >= MAX_DAMAGED {
+            return Ok(None);
+        }
+        let mut target = target.into_os_string();
+        target.push(format!(".from-{offset}"));
+        let target = PathBuf::from(target);
+        write_whole(&target, tail)?;
+        Ok(Some(target))
+    }
+
+    fn damaged_place(&self, path: &Path) -> Result<PathBuf, FileError> {
+        let dir = self.damaged_dir();
+        fs::create_dir_all(&dir).map_err(FileError::at("create folder", &dir))?;
+        let inside = path.strip_prefix(&self.root).unwrap_or(path);
+        let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
+        Ok(dir.join(parts.join("-")))
+    }
+}
+
+fn parse_format(path: &Path, text: &str) -> Result<u64, OpenError> {
+    let not_a_store = |what: &str| OpenError::NotAStore { path: path.to_path_buf(), what: what.to_owned() };
+    let mut lines = text.lines();
+    let version = lines.next().and_then(|line| line.strip_prefix("uni-store "));
+    let version: u32 = version.and_then(|v| v.parse().ok()).ok_or_else(|| not_a_store("no version line"))?;
+    if version > FORMAT_VERSION {
+        return Err(OpenError::NewerFormat {
+            path: path.to_path_buf(),
+            found: version,
+            known: FORMAT_VERSION,
+        });
+    }
+    let seconds = lines.next().and_then(|line| line.strip_prefix("partition_seconds "));
+    let seconds = seconds.and_then(|s| s.parse().ok()).filter(|s| (60..=315_576_000).contains(s));
+    seconds.ok_or_else(|| not_a_store("no usable line partition_seconds"))
+}
+
+/// Whether a database may have this name.
+pub(crate) fn database_name_is_usable(name: &str) -> bool {
+    (1..=MAX_DATABASE_NAME).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// A name as a file name: letters, digits, `_` and `-` as they are, every other byte as `%` and two hex digits.
+/// So a name can neither leave the folder nor be hidden in it.
+fn escape(name: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    name.bytes()
+        .map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
+
+/// The reverse of [`escape`]; `None` for a folder that no database name leads to.
+pub(crate) fn unescape(file_name: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = file_name.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(tail.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &tail[2..];
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    let name = String::from_utf8(bytes).ok()?;
+    (database_name_is_usable(&name) && escape(&name) == file_name).then_some(name)
+}
+
+/// The number in `0000000000000a1f.wal` and the like.
+pub(crate) fn number_of(path: &Path, extension: &str) -> Option<u64> {
+    if path.extension()?.to_str()? != extension {
+        return None;
+    }
+    let stem = path.file_stem()?.to_str()?;
+    (stem.len() == 16).then(|| u64::from_str_radix(stem, 16).ok()).flatten()
+}
+
+/// What is in a folder, sorted by name; nothing where the folder is missing.
+pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(FileError { step: "list", path: dir.to_path_buf(), source }),
+    };
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
+    let mut paths = paths.map_err(FileError::at("list", dir))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Makes a folder that outlives a power cut; one that exists is fine.
+pub(crate) fn create_dir_durably(dir: &Path) -> Result<(), FileError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).map_err(FileError::at("create folder", dir))?;
+    sync_dir(dir)?;
+    dir.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Makes new, renamed and removed names in a folder last.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), FileError> {
+    File::open(dir).and_then(|file| file.sync_all()).map_err(FileError::at("sync folder", dir))
+}
+
+/// The name under which a file is written before it gets its own.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    PathBuf::from(name)
+}
+
+/// Gives a file that is wholly written its name: fsync file, rename, fsync folder, in this order, so that
+/// after a power cut there is either the whole file or none under that name.
+pub(crate) fn publish(file: &File, temporary: &Path, path: &Path) -> Result<(), FileError> {
+    file.sync_all().map_err(FileError::at("sync", temporary))?;
+    fs::rename(temporary, path).map_err(FileError::at("rename", temporary))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let temporary = temporary(path);
+    let mut file = File::create(&temporary).map_err(FileError::at("create", &temporary))?;
+    file.write_all(bytes).map_err(FileError::at("write", &temporary))?;
+    publish(&file, &temporary, path)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_usable_name_is_one_plain_file_name(name in "\\PC{1,20}") {
+            let escaped = escape(&name);
+            prop_assert!(escaped.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-%".contains(&b)));
+            if database_name_is_usable(&name) {
+                prop_assert_eq!(unescape(&escaped), Some(name));
+            }
+        }
+    }
+
+    #[test]
+    fn paths_cannot_be_smuggled_in() {
+        assert_eq!(escape("../../etc"), "%2E%2E%2F%2E%2E%2Fetc");
+        assert!(
+            !database_name_is_usable("a\0b") && !database_name_is_usable("") && database_name_is_usable(".")
+        );
+        assert_eq!(unescape(".."), None);
+        assert_eq!(unescape("%2e"), None);
+    }
+
+    #[test]
+    fn a_format_file_of_the_future_is_refused() {
+        let path = Path::new("format");
+        assert!(matches!(
+            parse_format(path, "uni-store 2\npartition_seconds 60\n"),
+            Err(OpenError::NewerFormat { found: 2, known: 1, .. })
+        ));
+        assert!(matches!(parse_format(path, "uni-store 1\n"), Err(OpenError::NotAStore { .. })));
+        assert!(matches!(parse_format(path, "uni-store 1\npartition_seconds 3600\n"), Ok(3600)));
+    }
+}

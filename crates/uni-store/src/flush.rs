@@ -1,0 +1,210 @@
+//! From the head to segments: freeze, write, publish, drop the log.
+//!
+//! Owns the order of these steps, on which nothing but time is lost when the process dies between any two:
+//! until the segments have their names and are on the disk, the logs stay; logs are gone from the disk before a later
+//! head is frozen, so that an old log can never be replayed over newer segments.
+
+use crate::append::Defined;
+use crate::catalog::SeriesId;
+use crate::error::{FileError, MaintainError};
+use crate::files::sync_dir;
+use crate::head::Head;
+use crate::merge::{FROZEN, Merge};
+use crate::row::Selection;
+use crate::segment::{Segment, SegmentHead, SegmentWriter, SeriesNames};
+use crate::state::{Database, partition_of, partition_span};
+use crate::store::{Maintenance, Store};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// A partition of a database.
+pub(crate) type Place = (String, i64);
+
+impl Store {
+    /// Packs all points that are only in memory into segments and drops their log. Readers and writers go on
+    /// meanwhile. Also merges the segments of a partition when there are many.
+    ///
+    /// # Errors
+    /// [`MaintainError`]: the file system refused. Nothing is lost and nothing hidden; the next call tries again.
+    pub fn flush(&self) -> Result<(), MaintainError> {
+        let mut maintenance = self.lock_maintenance();
+        self.flush_locked(&mut maintenance)
+    }
+
+    /// As [`Store::flush`], unless someone else has flushed while this caller waited for its turn.
+    pub(crate) fn flush_if_larger(&self, limit: u64) -> Result<(), MaintainError> {
+        let mut maintenance = self.lock_maintenance();
+        if self.lock_writer().unflushed_bytes() >= limit {
+            self.flush_locked(&mut maintenance)?;
+        }
+        Ok(())
+    }
+
+    fn flush_locked(&self, maintenance: &mut Maintenance) -> Result<(), MaintainError> {
+        // What an earlier flush could not finish comes first.
+        self.finish_frozen(maintenance)?;
+        self.freeze(maintenance)?;
+        let written = self.finish_frozen(maintenance)?;
+        written.iter().try_for_each(|place| self.merge_if_many(place, maintenance))
+    }
+
+    /// Swaps the head for an empty one and the log for a new file, in one step for readers and writers.
+    fn freeze(&self, maintenance: &mut Maintenance) -> Result<(), MaintainError> {
+        let mut writer = self.lock_writer();
+        if writer.broken {
+            return Err(self.broken());
+        }
+        if writer.wal.is_empty() && writer.replayed_logs.is_empty() {
+            return Ok(());
+        }
+        let old_bytes = writer.wal.bytes();
+        let old_log = writer.wal.rotate(&self.files)?;
+        writer.defined = Defined::default();
+        maintenance.frozen_logs.append(&mut writer.replayed_logs);
+        maintenance.frozen_logs.push(old_log);
+        writer.replayed_bytes = 0;
+        self.counters.frozen_log_bytes.fetch_add(old_bytes, Ordering::Relaxed);
+        let state = &mut *self.write_state();
+        state.frozen = Some(Arc::new(std::mem::take(&mut state.head)));
+        Ok(())
+    }
+
+    /// Brings the frozen rows, if there are any, into segments; returns which partitions got one.
+    fn finish_frozen(&self, maintenance: &mut Maintenance) -> Result<Vec<Place>, MaintainError> {
+        let frozen = self.read_state().frozen.clone();
+        let mut places = Vec::new();
+        if let Some(head) = frozen {
+            let written = self.write_segments(&head, maintenance)?;
+            places = written.iter().map(|(place, _)| place.clone()).collect();
+            self.publish(written);
+        }
+        self.remove_logs(maintenance)?;
+        Ok(places)
+    }
+
+    fn write_segments(
+        &self,
+        head: &Head,
+        maintenance: &mut Maintenance,
+    ) -> Result<Vec<(Place, Segment)>, MaintainError> {
+        let mut written: Vec<(Place, Segment)> = Vec::new();
+        for (place, series) in self.plan(head) {
+            match self.write_segment(&place, head, &series, maintenance) {
+                Ok(Some(segment)) => written.push((place, segment)),
+                Ok(None) => {}
+                Err(error) => {
+                    // They will be written again, all of them.
+                    written.iter().for_each(|(_, segment)| segment.retire());
+                    return Err(error);
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// Which series have rows in which partition.
+    fn plan(&self, head: &Head) -> BTreeMap<Place, Vec<SeriesId>> {
+        let state = self.read_state();
+        let mut plan: BTreeMap<Place, Vec<SeriesId>> = BTreeMap::new();
+        for (name, database) in &state.databases {
+            for id in database.catalog.ids() {
+                let times = head.chunk(id).map_or(&[][..], |chunk| chunk.times());
+                let spans: BTreeSet<i64> =
+                    times.iter().map(|time| partition_of(*time, self.partition_seconds)).collect();
+                for start_s in spans {
+                    plan.entry((name.clone(), start_s)).or_default().push(id);
+                }
+            }
+        }
+        plan
+    }
+
+    fn write_segment(
+        &self,
+        (database, start_s): &Place,
+        head: &Head,
+        series: &[SeriesId],
+        maintenance: &mut Maintenance,
+    ) -> Result<Option<Segment>, MaintainError> {
+        let (first, last) = partition_span(*start_s, self.partition_seconds);
+        let mut writer = self.segment_writer(database, *start_s, maintenance)?;
+        for id in series {
+            let Some(chunk) = head.chunk(*id) else { continue };
+            let rows = chunk.order(first, last);
+            let Some(names) = self.names(database, *id, &chunk.fields_in(&rows)) else { continue };
+            let mut merge = Merge::new(selection_of(&names));
+            merge.add_chunk(FROZEN, chunk, rows);
+            writer.put_series(&names, merge.start())?;
+        }
+        Ok(writer.finish()?)
+    }
+
+    /// A writer for the next segment of a partition.
+    pub(crate) fn segment_writer(
+        &self,
+        database: &str,
+        start_s: i64,
+        maintenance: &mut Maintenance,
+    ) -> Result<SegmentWriter, FileError> {
+        let number = maintenance.next_segment;
+        maintenance.next_segment += 1;
+        let head = SegmentHead { number, start_s, length_s: self.partition_seconds.cast_unsigned() };
+        SegmentWriter::create(self.files.segment(database, start_s, number), head)
+    }
+
+    /// The names behind the numbers of a series and of those of its fields that names lead to.
+    pub(crate) fn names(&self, database: &str, id: SeriesId, fields: &BTreeSet<u32>) -> Option<SeriesNames> {
+        let state = self.read_state();
+        let catalog = &state.databases.get(database)?.catalog;
+        let series = catalog.get(id)?;
+        let known = catalog.fields_by_number(&series.measurement);
+        let column = |number: &u32| {
+            let field = known.get(*number as usize)?;
+            let named = catalog.field_number(&series.measurement, &field.name) == Some(*number);
+            named.then(|| (*number, field.name.clone(), field.field_type))
+        };
+        let columns = fields.iter().filter_map(column).collect();
+        Some(SeriesNames {
+            id,
+            measurement: Arc::clone(&series.measurement),
+            tags: series.tags.clone(),
+            columns,
+        })
+    }
+
+    /// Shows the segments and hides the frozen rows in one step, so that no reader misses a row.
+    fn publish(&self, written: Vec<(Place, Segment)>) {
+        let state = &mut *self.write_state();
+        for ((name, start_s), segment) in written {
+            let database: &mut Database = state.databases.entry(name).or_default();
+            database.partitions.entry(start_s).or_default().push(Arc::new(segment));
+        }
+        state.frozen = None;
+    }
+
+    fn remove_logs(&self, maintenance: &mut Maintenance) -> Result<(), FileError> {
+        if maintenance.frozen_logs.is_empty() {
+            return Ok(());
+        }
+        for path in &maintenance.frozen_logs {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(FileError { step: "remove", path: path.clone(), source: error });
+                }
+                _ => {}
+            }
+        }
+        sync_dir(&self.files.wal_dir())?;
+        maintenance.frozen_logs.clear();
+        self.counters.frozen_log_bytes.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Selects the columns of a series in the order of its names.
+pub(crate) fn selection_of(names: &SeriesNames) -> Selection {
+    let wanted: Vec<Option<u32>> = names.columns.iter().map(|(number, _, _)| Some(*number)).collect();
+    Selection::new(&wanted)
+}

@@ -1,0 +1,71 @@
+//! Points on disk: one embedded time series store, synchronous, without clocks or threads of its own.
+//!
+//! A *series* is a database, a measurement and a sorted set of tags; its fields are columns that share one
+//! time column. A point travels: [`Store::append`] checks it and writes it to the write-ahead log (`wal`), only
+//! then it becomes visible in the *head* (`head`); [`Store::flush`] packs the head into immutable segments, one
+//! for each partition of time (`segment`), and drops the log; [`Store::scan`] merges segments and head
+//! (`merge`) into rows of ascending time; [`Store::enforce_retention`] drops whole partitions.
+//!
+//! What it owns: the folder given to [`Store::open`], and every byte in it (`docs/format/store.md`).
+//! What it never does: read a clock (time is passed in), start a thread, parse a query or a wire format.
+//!
+//! ```
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::ops::ControlFlow;
+//! use uni_store::{Options, Point, Store};
+//! use uni_wire::{FieldValue, Timestamp};
+//!
+//! # let folder = tempfile::tempdir()?;
+//! let now = Timestamp::from_seconds(1_700_000_000);
+//! let store = Store::open(folder.path(), Options::default(), now)?;
+//! store.create_database("uni")?;
+//! let point = Point {
+//!     measurement: "memory".into(),
+//!     tags: vec![("vm".into(), "web".into())],
+//!     fields: vec![("used".into(), FieldValue::Unsigned(4096))],
+//!     time: now,
+//! };
+//! assert_eq!(store.append("uni", &[point])?.accepted, 1);
+//! for series in store.series("uni", "memory", &[]) {
+//!     store.scan("uni", series.id, &["used"], now, now, &mut |_time, values| {
+//!         assert_eq!(values[0], Some(FieldValue::Unsigned(4096)));
+//!         ControlFlow::Continue(())
+//!     })?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod append;
+mod block;
+mod bytes;
+mod catalog;
+mod column;
+mod compact;
+mod error;
+mod files;
+mod flush;
+mod head;
+mod matcher;
+mod merge;
+mod options;
+mod point;
+mod read;
+mod recovery;
+mod retention;
+mod row;
+mod segment;
+mod state;
+mod store;
+mod wal;
+
+pub use append::{Appended, Rejected};
+pub use catalog::SeriesId;
+pub use error::{AppendError, CreateDatabaseError, MaintainError, OpenError, ScanError};
+pub use matcher::{Matcher, MatcherError, Op};
+pub use options::{Durability, Options};
+pub use point::{Point, RejectReason};
+pub use read::{Row, SeriesInfo, Visitor};
+pub use recovery::{Recovery, SetAside};
+pub use retention::DroppedPartition;
+pub use store::{Maintained, Store, StoreStats};

@@ -1,0 +1,87 @@
+//! What readers look at: databases with their catalogs and segments, and the rows that are only in memory.
+//!
+//! Owns the structure that the store's one read-write lock protects. Never does I/O, so that no reader waits for
+//! a disk while it waits for the lock.
+
+use crate::catalog::{Catalog, Numbers, SeriesId};
+use crate::head::Head;
+use crate::segment::Segment;
+use hashbrown::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Nanoseconds of a second.
+pub(crate) const SECOND_NS: i64 = 1_000_000_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) databases: BTreeMap<String, Database>,
+    pub(crate) head: Head,
+    /// The head that is being written to segments.
+    pub(crate) frozen: Option<Arc<Head>>,
+    pub(crate) numbers: Numbers,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Database {
+    pub(crate) catalog: Catalog,
+    /// Segments by the start of their partition in seconds, sorted by number.
+    pub(crate) partitions: BTreeMap<i64, Vec<Arc<Segment>>>,
+    /// Starts of all partitions that have points, those in memory included.
+    pub(crate) spans: BTreeSet<i64>,
+}
+
+impl State {
+    pub(crate) fn series_count(&self) -> usize {
+        self.databases.values().map(|database| database.catalog.len()).sum()
+    }
+
+    /// Forgets series, fields and spans of a database that have no values any more.
+    pub(crate) fn recount(&mut self, name: &str, partition_seconds: i64) {
+        let Some(database) = self.databases.get_mut(name) else { return };
+        let mut present: HashMap<SeriesId, BTreeSet<u32>> = HashMap::new();
+        for series in database.partitions.values().flatten().flat_map(|segment| segment.series()) {
+            present.entry(series.id).or_default().extend(&series.fields);
+        }
+        database.spans = database.partitions.keys().copied().collect();
+        for head in [Some(&self.head), self.frozen.as_deref()].into_iter().flatten() {
+            for (id, chunk) in head.chunks().filter(|(id, _)| database.catalog.get(*id).is_some()) {
+                let rows = chunk.order(i64::MIN, i64::MAX);
+                present.entry(id).or_default().extend(chunk.fields_in(&rows));
+                database
+                    .spans
+                    .extend(chunk.times().iter().map(|time| partition_of(*time, partition_seconds)));
+            }
+        }
+        database.catalog.retain(&present);
+    }
+}
+
+/// The start, in seconds, of the partition that a time in nanoseconds lies in.
+pub(crate) const fn partition_of(time: i64, partition_seconds: i64) -> i64 {
+    time.div_euclid(SECOND_NS).div_euclid(partition_seconds) * partition_seconds
+}
+
+/// First and last nanosecond of a partition, cut to the range of times.
+pub(crate) const fn partition_span(start_s: i64, partition_seconds: i64) -> (i64, i64) {
+    let last = match start_s.saturating_add(partition_seconds).checked_mul(SECOND_NS) {
+        Some(end) => end - 1,
+        None => i64::MAX,
+    };
+    (start_s.saturating_mul(SECOND_NS), last)
+}
+
+#[cfg(test)]
+mod test {
+    use super::*;
+
+    #[test]
+    fn partitions_tile_all_times() {
+        for time in [i64::MIN, i64::MIN + 1, -1, 0, 1, 86_400 * SECOND_NS - 1, 86_400 * SECOND_NS, i64::MAX] {
+            let (first, last) = partition_span(partition_of(time, 86_400), 86_400);
+            assert!((first..=last).contains(&time), "{time} outside {first}..={last}");
+        }
+        assert_eq!(partition_of(-1, 86_400), -86_400);
+        assert_eq!(partition_of(86_400 * SECOND_NS, 86_400), 86_400);
+    }
+}

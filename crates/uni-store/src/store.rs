@@ -1,0 +1,310 @@
+//! The store itself: what it holds, its locks, opening, databases, sync and figures.
+//!
+//! Locks are taken in this order and never against it:
+//! 1. `maintenance`: one flush, merge or retention at a time;
+//! 2. `writer`: the log and the order of points in it; held during write(2), never during fsync of the log;
+//! 3. `state`: what readers see; held for memory operations only.
+//!
+//! `sync` stands apart: it is held only while looking at its counters.
+
+use crate::append::Writer;
+use crate::error::{CreateDatabaseError, FileError, MaintainError, OpenError};
+use crate::files::{Files, MAX_DATABASE_NAME, create_dir_durably, database_name_is_usable};
+use crate::options::{Durability, Options};
+use crate::recovery::{self, Recovery};
+use crate::retention::DroppedPartition;
+use crate::state::{Database, State};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+use uni_wire::Timestamp;
+
+/// Most databases of a store.
+const MAX_DATABASES: usize = 1_000;
+
+/// An open store. Share it by reference or `Arc`; all operations take `&self`.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) files: Files,
+    pub(crate) options: Options,
+    pub(crate) partition_seconds: i64,
+    pub(crate) counters: Counters,
+    recovery: Recovery,
+    maintenance: Mutex<Maintenance>,
+    writer: Mutex<Writer>,
+    state: RwLock<State>,
+    sync: Mutex<SyncState>,
+    synced: Condvar,
+    /// Held for its lock: the folder belongs to this process as long as the store lives.
+    _lock: File,
+}
+
+/// What only the one who maintains needs.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    /// The number that the next segment gets.
+    pub(crate) next_segment: u64,
+    /// Logs whose rows are frozen: to be removed after the frozen rows are in segments.
+    pub(crate) frozen_logs: Vec<PathBuf>,
+    last_sync: Option<Timestamp>,
+}
+
+#[derive(Debug, Default)]
+struct SyncState {
+    /// How much of [`crate::wal::Wal::written`] is on the disk.
+    synced: u64,
+    running: bool,
+    failed: bool,
+}
+
+/// Figures that are counted as things happen.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) appended: AtomicU64,
+    pub(crate) rejected: AtomicU64,
+    pub(crate) damaged_reads: AtomicU64,
+    /// Log bytes that are frozen, and those written before this process opened the store.
+    pub(crate) frozen_log_bytes: AtomicU64,
+}
+
+/// Figures of a store at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// Databases.
+    pub databases: u64,
+    /// Series of all databases.
+    pub series: u64,
+    /// Rows that are in memory and in the log only.
+    pub points_in_head: u64,
+    /// Bytes of log files.
+    pub wal_bytes: u64,
+    /// Bytes of segments.
+    pub segment_bytes: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Partitions that have segments, summed over databases.
+    pub partitions: u64,
+    /// Points taken since the store was opened.
+    pub appended_total: u64,
+    /// Points refused since the store was opened.
+    pub rejected_total: u64,
+    /// Scans since the store was opened that met a place they could not read.
+    pub damaged_reads_total: u64,
+}
+
+/// What [`Store::maintain`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// The head was packed into segments.
+    pub flushed: bool,
+    /// The log was synced because its interval had passed.
+    pub synced: bool,
+    /// Partitions dropped by retention.
+    pub dropped: Vec<DroppedPartition>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, makes it where there is none, and replays its log.
+    ///
+    /// `now` decides which partitions retention drops before they are read. What recovery found is in
+    /// [`Store::recovery`].
+    ///
+    /// # Errors
+    /// [`OpenError`]: the folder is in use, not a store, of a newer format, or the file system refuses. Damaged
+    /// files are no error: they are set aside and reported.
+    pub fn open(dir: &Path, options: Options, now: Timestamp) -> Result<Self, OpenError> {
+        if let Some(fault) = options.fault() {
+            return Err(OpenError::Option(fault));
+        }
+        let files = Files::create(dir)?;
+        let lock = files.lock()?;
+        let partition_seconds = files.partition_seconds(options.partition_seconds)?.cast_signed();
+        let recovered = recovery::recover(&files, partition_seconds, options.retention, now)?;
+        let counters = Counters::default();
+        counters.frozen_log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
+        let writer = Writer::create(&files, recovered.next_log, recovered.logs, recovered.log_bytes)?;
+        let maintenance =
+            Maintenance { next_segment: recovered.next_segment, frozen_logs: Vec::new(), last_sync: None };
+        let store = Self {
+            files,
+            options,
+            partition_seconds,
+            counters,
+            recovery: recovered.report,
+            maintenance: Mutex::new(maintenance),
+            writer: Mutex::new(writer),
+            state: RwLock::new(recovered.state),
+            sync: Mutex::default(),
+            synced: Condvar::new(),
+            _lock: lock,
+        };
+        // What the log still had of partitions that are dropped.
+        store.enforce_retention(now)?;
+        Ok(store)
+    }
+
+    /// What was found, cut off and set aside when the store was opened.
+    pub const fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Makes a database that outlives a power cut; one that exists is fine.
+    ///
+    /// # Errors
+    /// [`CreateDatabaseError`]: the name has no or more than 80 bytes or control characters, there are 1,000
+    /// databases already, or the file system refuses.
+    pub fn create_database(&self, name: &str) -> Result<(), CreateDatabaseError> {
+        if !database_name_is_usable(name) {
+            let name = name.chars().take(20).flat_map(char::escape_default).collect();
+            return Err(CreateDatabaseError::Name { name, max: MAX_DATABASE_NAME });
+        }
+        let _one_at_a_time = self.lock_maintenance();
+        if self.has_database(name) {
+            return Ok(());
+        }
+        if self.read_state().databases.len() >= MAX_DATABASES {
+            return Err(CreateDatabaseError::Limit { max: MAX_DATABASES });
+        }
+        create_dir_durably(&self.files.database_dir(name))?;
+        self.write_state().databases.insert(name.to_owned(), Database::default());
+        Ok(())
+    }
+
+    /// Returns when everything appended so far is on the disk. Concurrent callers share one sync.
+    ///
+    /// # Errors
+    /// [`MaintainError`]: the disk refused. From then on the store takes no more points, see
+    /// [`crate::AppendError::Broken`].
+    pub fn sync(&self) -> Result<(), MaintainError> {
+        let written = self.lock_writer().wal.written();
+        self.sync_to(written)
+    }
+
+    /// Waits until the first `written` bytes of the log are on the disk; one of the waiters does it for all.
+    pub(crate) fn sync_to(&self, written: u64) -> Result<(), MaintainError> {
+        let mut sync = unpoisoned(self.sync.lock());
+        loop {
+            if sync.failed {
+                return Err(self.broken());
+            }
+            if sync.synced >= written {
+                return Ok(());
+            }
+            if !sync.running {
+                break;
+            }
+            sync = unpoisoned(self.synced.wait(sync));
+        }
+        sync.running = true;
+        drop(sync);
+        let outcome = self.sync_log();
+        let mut sync = unpoisoned(self.sync.lock());
+        sync.running = false;
+        match &outcome {
+            Ok(reached) => sync.synced = sync.synced.max(*reached),
+            Err(_) => sync.failed = true,
+        }
+        drop(sync);
+        self.synced.notify_all();
+        Ok(outcome.map(|_| ())?)
+    }
+
+    fn sync_log(&self) -> Result<u64, FileError> {
+        let (files, reached, path) = {
+            let mut writer = self.lock_writer();
+            (writer.wal.take_unsynced(), writer.wal.written(), writer.wal.path().to_path_buf())
+        };
+        files.iter().try_for_each(|file| file.sync_data()).map_err(|source| {
+            // The kernel may have dropped what it could not write: nothing may be acknowledged any more.
+            self.lock_writer().broken = true;
+            FileError { step: "sync", path, source }
+        })?;
+        Ok(reached)
+    }
+
+    pub(crate) fn broken(&self) -> MaintainError {
+        MaintainError::Broken { dir: self.files.root().to_path_buf() }
+    }
+
+    /// What a store needs to be done from time to time; call it about once a second from one thread. Packs the head
+    /// when the log has reached its size, syncs when [`Durability::Interval`] asks for it, and drops what
+    /// retention allows.
+    ///
+    /// # Errors
+    /// [`MaintainError`], at the first step that fails; the next call tries again.
+    pub fn maintain(&self, now: Timestamp) -> Result<Maintained, MaintainError> {
+        let mut done = Maintained::default();
+        if self.lock_writer().unflushed_bytes() >= self.options.wal_flush_bytes {
+            self.flush()?;
+            done.flushed = true;
+        }
+        if self.sync_is_due(now) {
+            self.sync()?;
+            done.synced = true;
+        }
+        done.dropped = self.enforce_retention(now)?;
+        Ok(done)
+    }
+
+    fn sync_is_due(&self, now: Timestamp) -> bool {
+        let Durability::Interval(interval) = self.options.durability else { return false };
+        let mut maintenance = self.lock_maintenance();
+        let passed = maintenance.last_sync.map(|last| now.nanos().saturating_sub(last.nanos()));
+        // A clock that was set back counts as time passed: syncing once too often is the cheaper mistake.
+        let due = passed.is_none_or(|passed| passed < 0 || passed >= nanos(interval));
+        if due {
+            maintenance.last_sync = Some(now);
+        }
+        due
+    }
+
+    /// The figures of this moment.
+    pub fn stats(&self) -> StoreStats {
+        let current_log = self.lock_writer().wal.bytes();
+        let state = self.read_state();
+        let segments = || state.databases.values().flat_map(|d| d.partitions.values()).flatten();
+        let frozen = state.frozen.as_ref().map_or(0, |head| head.rows());
+        let counter = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        StoreStats {
+            databases: state.databases.len() as u64,
+            series: state.series_count() as u64,
+            points_in_head: state.head.rows() + frozen,
+            wal_bytes: current_log + counter(&self.counters.frozen_log_bytes),
+            segment_bytes: segments().map(|segment| segment.bytes()).sum(),
+            segments: segments().count() as u64,
+            partitions: state.databases.values().map(|d| d.partitions.len() as u64).sum(),
+            appended_total: counter(&self.counters.appended),
+            rejected_total: counter(&self.counters.rejected),
+            damaged_reads_total: counter(&self.counters.damaged_reads),
+        }
+    }
+
+    pub(crate) fn lock_maintenance(&self) -> MutexGuard<'_, Maintenance> {
+        unpoisoned(self.maintenance.lock())
+    }
+
+    pub(crate) fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        unpoisoned(self.writer.lock())
+    }
+
+    pub(crate) fn read_state(&self) -> RwLockReadGuard<'_, State> {
+        unpoisoned(self.state.read())
+    }
+
+    pub(crate) fn write_state(&self) -> RwLockWriteGuard<'_, State> {
+        unpoisoned(self.state.write())
+    }
+}
+
+/// Nanoseconds, saturating.
+pub(crate) fn nanos(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// A lock whose holder panicked (a visitor's panic passes through no lock, so it was a fault of our own) is used
+/// on: every structure behind the locks is changed in steps that are valid one by one.
+fn unpoisoned<T>(result: Result<T, PoisonError<T>>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
+}

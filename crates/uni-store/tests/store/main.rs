@@ -1,0 +1,6 @@
+//! The store's tests from outside: one program, so that what they share is shared by all of them.
+
+mod behaviour;
+mod common;
+mod crash;
+mod model;
