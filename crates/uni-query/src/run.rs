@@ -1,0 +1,88 @@
+//! A request from its text to its answer.
+//!
+//! Owns the order of statements and what happens after one that fails. Never touches points itself.
+
+use crate::ast::Statement;
+use crate::error::{ParseError, RunError};
+use crate::limits::{Budget, Limits};
+use crate::parse::parse;
+use crate::response::{Response, StatementResult, Table};
+use crate::select::{self, Context};
+use crate::show;
+use crate::source::Source;
+use uni_wire::Timestamp;
+
+/// The error of the statements after one that failed.
+const NOT_EXECUTED: &str = "not executed";
+
+/// What is asked, and on what terms.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// One or more statements, `;` between them.
+    pub text: &'a str,
+    /// The database of the statements that name none.
+    pub db: Option<&'a str>,
+    /// What `now()` is, and where a grouped query without an end ends.
+    pub now: Timestamp,
+    /// Bounds on what the request may cost.
+    pub limits: Limits<'a>,
+    /// Refuse the statements that change something (`CREATE DATABASE`).
+    pub read_only: bool,
+}
+
+/// Executes the statements of a request one after the other.
+///
+/// A statement that fails puts its error into its result; those after it are not executed. As in InfluxDB, they
+/// are listed as `not executed`, but for the last.
+///
+/// # Differences from InfluxDB 1.x
+/// - Not supported, and refused with an error: subqueries, `INTO`, `DELETE`, `DROP`, `ALTER`, users and grants,
+///   continuous queries, `tz()` other than UTC, `top`, `bottom`, `sample`, `mode`, `integral`, mathematical functions.
+/// - The only retention policy is `autogen`.
+/// - `ORDER BY time DESC` computes rates and `fill(previous)` in ascending time and then turns the rows round, with
+///   those of `distinct`; in InfluxDB rates change their sign.
+/// - A condition on time under `OR` is refused; InfluxDB takes it as `AND`.
+/// - Integer sums and products that leave 64 bits go on as larger types; InfluxDB wraps round.
+/// - In `SHOW ... WHERE`, conditions on time are ignored (InfluxDB: whole shards), and every name is a tag.
+///
+/// # Errors
+/// The text does not parse, or is too long or too deep; then nothing was executed.
+pub fn execute(source: &dyn Source, request: &Request<'_>) -> Result<Response, ParseError> {
+    let statements = parse(request.text, &request.limits)?;
+    let mut budget = Budget::new(request.limits);
+    let mut results = Vec::new();
+    for (id, statement) in statements.iter().enumerate() {
+        let result = StatementResult::new(id, run(source, request, statement, &mut budget));
+        let failed = result.outcome.is_err();
+        results.push(result);
+        if failed {
+            let skipped = id + 1..statements.len().saturating_sub(1);
+            results.extend(
+                skipped.map(|id| StatementResult { statement_id: id, outcome: Err(NOT_EXECUTED.to_owned()) }),
+            );
+            break;
+        }
+    }
+    Ok(Response { results })
+}
+
+fn run(
+    source: &dyn Source,
+    request: &Request<'_>,
+    statement: &Statement,
+    budget: &mut Budget<'_>,
+) -> Result<Vec<Table>, RunError> {
+    let db = request.db.filter(|db| !db.is_empty());
+    match statement {
+        Statement::Select(select) => {
+            select::run(select, &mut Context { source, db, now: request.now, budget })
+        }
+        Statement::CreateDatabase { .. } if request.read_only => Err(RunError::ReadOnly("CREATE DATABASE")),
+        Statement::CreateDatabase { name } => {
+            source.create_database(name)?;
+            Ok(Vec::new())
+        }
+        Statement::Unsupported(what) => Err(RunError::Unsupported(what.clone())),
+        other => show::run(other, source, db, request.now),
+    }
+}
