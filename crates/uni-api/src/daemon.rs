@@ -1,0 +1,84 @@
+//! Answers about the daemon itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::vm::VmInfo;
+
+/// An operation without a result of its own succeeded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    /// Always `ok`.
+    pub status: String,
+}
+
+impl Default for Done {
+    fn default() -> Self {
+        Self { status: "ok".to_owned() }
+    }
+}
+
+/// The daemon's version.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Version {
+    /// Semantic version.
+    pub version: String,
+}
+
+/// One listening socket of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// `control`, `line`, `line-udp`, `api` or `ui`.
+    pub what: String,
+    /// `address:port`, or a path for the control socket.
+    pub address: String,
+}
+
+/// What `uni status` shows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Number of registered VMs.
+    pub total: u64,
+    /// Of these, running.
+    pub running: u64,
+    /// Of these, stopped.
+    pub stopped: u64,
+    /// Of these, in any other state.
+    pub other: u64,
+    /// VMs whose health check passes.
+    pub healthy: u64,
+    /// VMs whose health check fails.
+    pub unhealthy: u64,
+    /// The VMs, by name.
+    pub vms: Vec<VmInfo>,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process id.
+    pub pid: u32,
+    /// The state directory.
+    pub state_dir: String,
+    /// The listening sockets.
+    pub listeners: Vec<Listener>,
+    /// Points taken in, refused and lost since the daemon started, by reason.
+    pub ingest: Ingest,
+    /// Clients of the control socket that were cut because they did not read their answer, since the daemon
+    /// started.
+    #[serde(default)]
+    pub cut_clients_total: u64,
+}
+
+/// Counters of what came in over every wire since the daemon started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ingest {
+    /// Points stored.
+    pub points_total: u64,
+    /// Lines that could not be parsed.
+    pub bad_lines_total: u64,
+    /// Points refused by the store (type conflict, series limit).
+    pub refused_points_total: u64,
+    /// Lines over the length limit.
+    pub long_lines_total: u64,
+    /// Points whose `vm` tag claimed another VM's name and was corrected.
+    pub renamed_points_total: u64,
+    /// Connections refused because the limit was reached.
+    pub refused_connections_total: u64,
+}

@@ -1,0 +1,113 @@
+//! JSON-RPC 2.0 frames over the control socket.
+//!
+//! One JSON value per line, requests answered in order, ids are integers. Lines longer than
+//! [`MAX_FRAME_BYTES`] are refused.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The longest frame either side accepts. A console tail of 4 MiB, escaped, fits.
+pub const MAX_FRAME_BYTES: usize = 32 * 1024 * 1024;
+
+/// The method does not exist.
+pub const METHOD_NOT_FOUND: i64 = -32601;
+/// The parameters do not have the method's shape.
+pub const INVALID_PARAMS: i64 = -32602;
+/// The operation was understood and failed; the message says why.
+pub const OPERATION_FAILED: i64 = -32000;
+/// The line is not a request.
+pub const PARSE_ERROR: i64 = -32700;
+
+/// A request. `id` is echoed in the answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Request {
+    /// Always `2.0`.
+    pub jsonrpc: String,
+    /// Chosen by the client.
+    pub id: i64,
+    /// `VM.Run`, `Daemon.Status`, ...
+    pub method: String,
+    /// The method's parameters; `null` when it has none.
+    #[serde(default)]
+    pub params: Value,
+}
+
+impl Request {
+    /// A request for `method` with `params`.
+    #[must_use]
+    pub fn new(id: i64, method: &str, params: Value) -> Self {
+        Self { jsonrpc: "2.0".to_owned(), id, method: method.to_owned(), params }
+    }
+}
+
+/// An answer: exactly one of `result` and `error` is present.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Response {
+    /// Always `2.0`.
+    pub jsonrpc: String,
+    /// The request's id.
+    pub id: i64,
+    /// The method's result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Value>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Error>,
+}
+
+impl Response {
+    /// The answer to request `id`.
+    #[must_use]
+    pub fn new(id: i64, outcome: Result<Value, Error>) -> Self {
+        let (result, error) = match outcome {
+            Ok(value) => (Some(value), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { jsonrpc: "2.0".to_owned(), id, result, error }
+    }
+}
+
+/// Why an operation failed: a code for programs, a message for people.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Error {
+    /// One of this module's constants.
+    pub code: i64,
+    /// What was tried, on what, why it failed, what to do.
+    pub message: String,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Method names, in one place so that both ends spell them alike.
+pub mod method {
+    /// [`crate::vm::RunParams`] to [`crate::vm::VmInfo`].
+    pub const VM_RUN: &str = "VM.Run";
+    /// [`crate::vm::StopParams`] to [`crate::daemon::Done`]; answers once the VM is down.
+    pub const VM_STOP: &str = "VM.Stop";
+    /// [`crate::vm::VmRef`] to [`crate::daemon::Done`].
+    pub const VM_KILL: &str = "VM.Kill";
+    /// [`crate::vm::VmRef`] to [`crate::daemon::Done`].
+    pub const VM_REMOVE: &str = "VM.Remove";
+    /// No parameters, to an array of [`crate::vm::VmInfo`].
+    pub const VM_LIST: &str = "VM.List";
+    /// [`crate::vm::VmRef`] to [`crate::vm::VmInfo`].
+    pub const VM_GET: &str = "VM.Get";
+    /// [`crate::vm::VmRef`] to [`crate::vm::VmDetail`].
+    pub const VM_INSPECT: &str = "VM.Inspect";
+    /// [`crate::vm::LogsParams`] to [`crate::vm::Logs`].
+    pub const VM_LOGS: &str = "VM.Logs";
+    /// [`crate::vm::VmRef`] to [`crate::vm::Stats`].
+    pub const VM_STATS: &str = "VM.Stats";
+    /// No parameters, to [`crate::daemon::Version`].
+    pub const DAEMON_VERSION: &str = "Daemon.Version";
+    /// No parameters, to [`crate::daemon::Status`].
+    pub const DAEMON_STATUS: &str = "Daemon.Status";
+    /// No parameters, to [`crate::daemon::Done`].
+    pub const DAEMON_SHUTDOWN: &str = "Daemon.Shutdown";
+}

@@ -1,0 +1,263 @@
+//! The command line's shape. Owns names, defaults and help texts; never acts.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use uni_api::vm::PortMap;
+
+use crate::{duration, ports};
+
+/// Run unikernels and see them from inside and outside.
+#[derive(Debug, Parser)]
+#[command(name = "uni", version = concat!("version ", env!("CARGO_PKG_VERSION")))]
+pub(crate) struct Cli {
+    /// How results are printed
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+
+    /// The daemon's control socket [default: /var/run/unid.sock, or unid.sock in $XDG_RUNTIME_DIR]
+    // Not a PathBuf: an empty value, as of an empty variable, means the default.
+    #[arg(long, global = true, env = "UNI_SOCKET", value_name = "PATH", hide_env_values = true)]
+    socket: Option<OsString>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Cli {
+    /// The socket to talk to.
+    pub(crate) fn socket(&self) -> PathBuf {
+        match &self.socket {
+            Some(path) if !path.is_empty() => PathBuf::from(path),
+            _ => uni_api::defaults::socket_path(),
+        }
+    }
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    // For people.
+    Table,
+    // For programs.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create a VM from an image and start it; prints the VM's id
+    Run(RunArgs),
+    /// List all VMs, stopped ones too
+    Ps,
+    /// Show everything about a VM, as JSON
+    Inspect(VmArg),
+    /// Print a VM's serial console
+    Logs(LogsArgs),
+    /// Show processor, memory and network use of a VM
+    Stats(StatsArgs),
+    /// Stop a VM
+    Stop(StopArgs),
+    /// Remove a stopped VM
+    Rm(RmArgs),
+    /// Count VMs by state and list them
+    Status,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man {
+        /// An existing directory
+        dir: PathBuf,
+    },
+}
+
+impl Command {
+    /// The subcommand as typed, for messages.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "run",
+            Self::Ps => "ps",
+            Self::Inspect(_) => "inspect",
+            Self::Logs(_) => "logs",
+            Self::Stats(_) => "stats",
+            Self::Stop(_) => "stop",
+            Self::Rm(_) => "rm",
+            Self::Status => "status",
+            Self::Completions { .. } => "completions",
+            Self::Man { .. } => "man",
+        }
+    }
+}
+
+/// Names one VM.
+#[derive(Debug, Args)]
+pub(crate) struct VmArg {
+    /// The VM's id, its name, or the beginning of its id
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) vm: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Image file to boot; its name must contain a slash, as in ./hello.elf
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) image: String,
+
+    #[arg(
+        help = "Publish a port: [ADDR:]HOST:GUEST[/tcp|udp], ADDR is 127.0.0.1 if absent; may be repeated"
+    )]
+    #[arg(short = 'p', long = "port", value_name = "PORTS", value_parser = ports::parse)]
+    pub(crate) ports: Vec<PortMap>,
+
+    /// Guest memory, e.g. 256M or 1G [default: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) memory: Option<String>,
+
+    /// Virtual CPUs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) cpus: u32,
+
+    /// QEMU's machine for a kernel; a disk image always runs on pc [default: microvm]
+    #[arg(long, value_name = "TYPE", value_parser = ["microvm", "q35"])]
+    pub(crate) machine: Option<String>,
+
+    /// The VM's name [default: made from the image's name]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) name: Option<String>,
+
+    /// Remove the VM once it has stopped
+    #[arg(long)]
+    pub(crate) rm: bool,
+
+    /// Do not pass --name, --monitor and the like to the guest
+    #[arg(long)]
+    pub(crate) no_add_name: bool,
+
+    /// Let the guest open connections over its service link: to the world, and to this host's loopback
+    #[arg(long)]
+    pub(crate) outbound: bool,
+
+    /// Return as soon as the VM runs (the default)
+    #[arg(short = 'd', long)]
+    detach: bool,
+
+    /// Show the serial console until the VM ends; Ctrl-C leaves the VM running
+    #[arg(long)]
+    pub(crate) attach: bool,
+
+    /// Arguments for the guest, after --
+    #[arg(last = true, value_name = "GUEST ARGS")]
+    pub(crate) args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogsArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmArg,
+
+    /// Go on until the VM ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+
+    /// Only this run of the VM: its number, `last` or `previous`
+    #[arg(long, value_name = "N|last|previous", default_value = "", hide_default_value = true)]
+    pub(crate) run: String,
+
+    /// Begin with the last N lines instead of the earliest kept
+    #[arg(long, value_name = "N", conflicts_with = "tail_bytes")]
+    pub(crate) tail: Option<usize>,
+
+    /// Begin with the last N bytes
+    #[arg(long, value_name = "N")]
+    pub(crate) tail_bytes: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmArg,
+
+    /// Go on, one measurement an interval; with --output json one object a line
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+
+    /// Time between two measurements, e.g. 500ms, 5s, 1m; a bare number is seconds; at least 1s
+    #[arg(short, long, value_name = "D", default_value = "3s", value_parser = duration::parse, allow_hyphen_values = true)]
+    pub(crate) interval: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmArg,
+
+    /// Kill it at once
+    #[arg(long)]
+    pub(crate) force: bool,
+
+    /// How long the guest may take before it is killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) time: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    #[command(flatten)]
+    pub(crate) vm: VmArg,
+
+    /// Kill it first if it runs
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parsed(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_flags_may_stand_after_the_subcommand() {
+        let cli = parsed("uni stats web --output json --socket /s").unwrap();
+        assert_eq!((cli.output, cli.socket()), (Format::Json, PathBuf::from("/s")));
+    }
+
+    #[test]
+    fn guest_arguments_stand_after_two_dashes_and_are_left_alone() {
+        let Command::Run(run) = parsed("uni run ./a.elf -p 1:2 -d -- --hello -p 3").unwrap().command else {
+            panic!("not run")
+        };
+        assert_eq!((run.ports.len(), run.args.len(), run.cpus), (1, 3, 1));
+        assert!(parsed("uni run ./a.elf --hello").is_err());
+    }
+
+    #[test]
+    fn an_empty_vm_is_refused() {
+        for command in ["inspect", "logs", "stats", "stop", "rm"] {
+            assert!(Cli::try_parse_from(["uni", command, ""]).is_err(), "{command}");
+        }
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for line in
+            ["uni run ./a --cpus 0", "uni stop a --time -1", "uni stats a -i never", "uni run ./a -p 0:1"]
+        {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

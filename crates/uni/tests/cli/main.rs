@@ -1,0 +1,5 @@
+//! The built `uni`: what it asks, what it prints, how it ends.
+
+mod against_daemon;
+mod daemon;
+mod without_daemon;
