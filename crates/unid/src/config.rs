@@ -1,0 +1,255 @@
+//! The daemon's flags and what they resolve to.
+//!
+//! Owns parsing and checking of flags; never opens a socket or a file.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, ValueEnum};
+
+/// Run unikernels and small VMs on this host and show what happens in them, from inside and from outside.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "unid", version, about, max_term_width = 100)]
+pub(crate) struct Flags {
+    /// Directory of VM records, consoles and the store [default: ~/.uni]
+    #[arg(long, value_name = "DIR", env = "UNI_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Control socket for `uni` [default: /var/run/unid.sock as root, else $XDG_RUNTIME_DIR/unid.sock]
+    #[arg(long, value_name = "PATH", env = "UNI_SOCKET")]
+    socket: Option<PathBuf>,
+
+    /// Influx line protocol over TCP and UDP; empty turns it off, `:0` picks a free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8094")]
+    line_addr: String,
+
+    /// InfluxDB's /write, /query and /ping; empty turns it off
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8086")]
+    api_addr: String,
+
+    /// The web page under /ui; empty (the default) turns it off
+    #[arg(long, value_name = "ADDR", default_value = "")]
+    ui_addr: String,
+
+    /// How often what is measured from outside is stored, 1s to 1h: `10s`, `1m30s`, or a bare number of seconds
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_interval)]
+    interval: Duration,
+
+    /// Forget points older than this, in whole partitions (`7d`, `12h`) [default: keep everything]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    retention: Option<Duration>,
+
+    /// When an acknowledged HTTP write is on disk
+    #[arg(long, value_enum, default_value_t = Fsync::Always)]
+    fsync: Fsync,
+
+    /// QEMU's system emulator
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    qemu: PathBuf,
+
+    /// Form of the log on stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+
+    /// Write the manual page unid.8 into this directory and end
+    #[arg(long, value_name = "DIR", hide = true)]
+    pub(crate) write_man: Option<PathBuf>,
+}
+
+/// When written data is forced to disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fsync {
+    /// Before an HTTP write is acknowledged.
+    Always,
+    /// Once a second.
+    Interval,
+    /// When the kernel sees fit.
+    Never,
+}
+
+/// Form of the log on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// `time=... level=INFO msg="..." key=value`
+    Text,
+    /// One JSON object a line: `ts`, `level`, `msg`, then the event's own fields.
+    Json,
+}
+
+/// The resolved configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) state_dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) line_addr: Option<SocketAddr>,
+    pub(crate) api_addr: Option<SocketAddr>,
+    pub(crate) ui_addr: Option<SocketAddr>,
+    pub(crate) interval: Duration,
+    pub(crate) retention: Option<Duration>,
+    pub(crate) fsync: Fsync,
+    pub(crate) qemu: PathBuf,
+    pub(crate) log_format: LogFormat,
+}
+
+impl Flags {
+    /// Writes the manual page, made from the flags' own help.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(crate) fn write_man(dir: &Path) -> anyhow::Result<()> {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Self::command()).section("8").render(&mut page)?;
+        let path = dir.join("unid.8");
+        std::fs::write(&path, page).with_context(|| format!("write {}", path.display()))
+    }
+
+    /// Checks the flags together and fills in the defaults.
+    ///
+    /// # Errors
+    /// Says which flag was wrong, what it held and what it may hold.
+    pub(crate) fn resolve(self) -> anyhow::Result<Config> {
+        let state_dir = self.state_dir.unwrap_or_else(uni_api::defaults::state_dir);
+        Ok(Config {
+            state_dir: std::path::absolute(&state_dir)?,
+            socket: self.socket.unwrap_or_else(uni_api::defaults::socket_path),
+            line_addr: listen_address("--line-addr", &self.line_addr)?,
+            api_addr: listen_address("--api-addr", &self.api_addr)?,
+            ui_addr: listen_address("--ui-addr", &self.ui_addr)?,
+            interval: self.interval,
+            retention: self.retention,
+            fsync: self.fsync,
+            qemu: self.qemu,
+            log_format: self.log_format,
+        })
+    }
+}
+
+impl Config {
+    /// Where the store lives.
+    pub(crate) fn store_dir(&self) -> PathBuf {
+        self.state_dir.join("store")
+    }
+
+    /// Where verdicts that cost time to reach are kept (does KVM work?).
+    pub(crate) fn cache_dir(&self) -> PathBuf {
+        self.state_dir.join("cache")
+    }
+}
+
+/// The file that one daemon holds locked for as long as it uses `state_dir`.
+pub(crate) fn lock_path(state_dir: &Path) -> PathBuf {
+    state_dir.join("unid.lock")
+}
+
+/// `host:port`, `:port` (loopback) or empty (off). Addresses beyond loopback are refused: they need TLS or a
+/// token, which this version does not have.
+fn listen_address(flag: &str, text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = match text.strip_prefix(':') {
+        Some(port) => port.parse().map(|port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)).ok(),
+        None => text.replacen("localhost:", "127.0.0.1:", 1).parse().ok(),
+    };
+    let Some(address) = address else {
+        anyhow::bail!(
+            "{flag} {text:?}: not an address; write 127.0.0.1:PORT, :PORT, or nothing to turn it off"
+        );
+    };
+    if !address.ip().is_loopback() {
+        anyhow::bail!(
+            "{flag} {text}: refuses to listen beyond loopback, because it would answer anyone without TLS or a \
+             token; name a loopback address such as 127.0.0.1:{}",
+            address.port()
+        );
+    }
+    Ok(Some(address))
+}
+
+/// A duration as `90s`, `500ms`, `1m30s`, `2h`, `7d`, `1w`, or a bare number of seconds; greater than zero.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || {
+        format!(
+            "{text:?} is not a duration; write for example 10s, 500ms, 1m30s, 2h, 7d or a number of seconds"
+        )
+    };
+    if let Ok(seconds) = text.parse::<u64>() {
+        return (seconds > 0).then(|| Duration::from_secs(seconds)).ok_or_else(bad);
+    }
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|&n| n > 0).ok_or_else(bad)?;
+        let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
+        let unit = &rest[digits..];
+        let letters = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let milliseconds: u64 = match &unit[..letters] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 604_800_000,
+            _ => return Err(bad()),
+        };
+        let part = number.checked_mul(milliseconds).ok_or_else(bad)?;
+        total = total.checked_add(Duration::from_millis(part)).ok_or_else(bad)?;
+        rest = &unit[letters..];
+    }
+    if total.is_zero() { Err(bad()) } else { Ok(total) }
+}
+
+/// A storing interval: a duration of 1 second to 1 hour.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    let interval = match text {
+        "0" | "0s" => Duration::ZERO,
+        _ => parse_duration(text)?,
+    };
+    if (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err(format!("{text:?} is out of range; the interval is 1s to 1h"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_take_units_sums_and_bare_seconds() {
+        for (text, milliseconds) in [
+            ("10s", 10_000),
+            ("10", 10_000),
+            ("500ms", 500),
+            ("1m30s", 90_000),
+            ("7d", 604_800_000),
+            ("1w", 604_800_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["", "0", "0s", "s", "10x", "-1s", "1.5s", "99999999999999999999d", "99999999999999d"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_interval_outside_its_range_is_refused() {
+        assert!(parse_interval("500ms").is_err());
+        assert!(parse_interval("2h").is_err());
+        assert_eq!(parse_interval("1"), Ok(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn a_bare_port_means_loopback_and_other_addresses_are_refused() {
+        assert_eq!(listen_address("--x", ":8094").unwrap(), Some("127.0.0.1:8094".parse().unwrap()));
+        assert_eq!(listen_address("--x", "localhost:1").unwrap(), Some("127.0.0.1:1".parse().unwrap()));
+        assert_eq!(listen_address("--x", "[::1]:1").unwrap(), Some("[::1]:1".parse().unwrap()));
+        assert_eq!(listen_address("--x", "").unwrap(), None);
+        for text in ["0.0.0.0:8094", "192.168.1.1:1", "nonsense", ":", ":99999"] {
+            assert!(listen_address("--x", text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The control socket: JSON-RPC 2.0, one value a line, many requests a connection.
+//!
+//! Owns the socket file (0660), framing and dispatch. What the methods do is the VM manager's business.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Notify, Semaphore};
+use uni_api::daemon::{Done, Listener, Status, Version};
+use uni_api::rpc::{self, Error, MAX_FRAME_BYTES, Request, Response, method};
+use uni_api::vm::{LogsParams, RunParams, StopParams, VmRef};
+
+use crate::ingest::Ingest;
+use crate::vms::Manager;
+
+/// Clients at one time.
+const MAX_CLIENTS: usize = 256;
+/// A client that asks nothing for this long is let go; the longest wait of a request is half of it.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+/// The longest request; answers may be longer.
+const MAX_REQUEST_BYTES: u64 = 1024 * 1024;
+
+/// A client that does not take its answer within this is cut.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// What the methods work with.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) state_dir: String,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) shutdown: Arc<Notify>,
+    /// Clients that were cut because they did not read.
+    pub(crate) cut_clients: AtomicU64,
+}
+
+/// Opens the control socket.
+///
+/// # Errors
+/// When another daemon answers on it, or it cannot be made.
+pub(crate) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    refuse_if_answered(path)?;
+    // nobody answers: what is there is left over from a daemon that was killed
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !is_socket(&found) => anyhow::bail!("{} exists and is not a socket", path.display()),
+        Ok(_) => {
+            std::fs::remove_file(path)
+                .with_context(|| format!("remove the old socket {}", path.display()))?;
+        }
+        Err(_) => {}
+    }
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("make the control socket {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("set the mode of {}", path.display()))?;
+    Ok(listener)
+}
+
+/// Refuses when another daemon answers on the socket.
+///
+/// # Errors
+/// When it does, with what to do.
+pub(crate) fn refuse_if_answered(path: &Path) -> anyhow::Result<()> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        anyhow::bail!(
+            "another unid answers on {}; stop it, or give this one a --socket and a --state-dir of its own",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+fn is_socket(metadata: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_socket(&metadata.file_type())
+}
+
+/// Serves clients until the task is aborted.
+pub(crate) async fn serve(listener: UnixListener, control: Arc<Control>) {
+    let slots = Arc::new(Semaphore::new(MAX_CLIENTS));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            let message = format!("{MAX_CLIENTS} clients are connected already; close some");
+            // best effort: a fresh connection's buffer takes it
+            let _ = stream.try_write(no_request(rpc::OPERATION_FAILED, &message).as_bytes());
+            continue;
+        };
+        let control = Arc::clone(&control);
+        tokio::spawn(async move {
+            if let Err(error) = client(stream, &control).await {
+                tracing::debug!(err = format!("{error:#}"), "control client");
+            }
+            drop(slot);
+        });
+    }
+}
+
+async fn client(stream: UnixStream, control: &Control) -> anyhow::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let request = (&mut read).take(MAX_REQUEST_BYTES);
+        tokio::pin!(request);
+        let Ok(n) = tokio::time::timeout(IDLE_TIME, request.read_until(b'\n', &mut line)).await else {
+            return Ok(());
+        };
+        let n = n?;
+        if n == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') && n as u64 == MAX_REQUEST_BYTES {
+            let message = format!("the request is longer than {MAX_REQUEST_BYTES} bytes");
+            write.write_all(no_request(rpc::PARSE_ERROR, &message).as_bytes()).await?;
+            return Ok(());
+        }
+        let response = match serde_json::from_slice::<Request>(&line) {
+            Ok(request) => Response::new(request.id, control.call(&request.method, request.params).await),
+            Err(error) => {
+                // what follows may be out of step: the connection ends here, but not without a word
+                let message = format!("not a JSON-RPC request: {error}");
+                write.write_all(no_request(rpc::PARSE_ERROR, &message).as_bytes()).await?;
+                return Ok(());
+            }
+        };
+        let mut answer = serde_json::to_vec(&response)?;
+        if answer.len() > MAX_FRAME_BYTES {
+            let message = format!("the answer has {} bytes; ask for less", answer.len());
+            answer = serde_json::to_vec(&Response::new(
+                response.id,
+                Err(Error { code: rpc::OPERATION_FAILED, message }),
+            ))?;
+        }
+        answer.push(b'\n');
+        let written = tokio::time::timeout(ANSWER_TIME, write.write_all(&answer)).await;
+        let Ok(written) = written else {
+            control.cut_clients.fetch_add(1, Relaxed);
+            tracing::warn!(bytes = answer.len(), "a control client was cut: it did not read its answer");
+            return Ok(());
+        };
+        written?;
+    }
+}
+
+/// An answer to what was no request: its id is null (JSON-RPC 2.0, section 5).
+fn no_request(code: i64, message: &str) -> String {
+    let answer =
+        serde_json::json!({ "jsonrpc": "2.0", "id": null, "error": { "code": code, "message": message } });
+    format!("{answer}\n")
+}
+
+impl Control {
+    async fn call(&self, name: &str, params: Value) -> Result<Value, Error> {
+        match name {
+            method::VM_RUN => answer(self.manager.run(parse::<RunParams>(params)?).await),
+            method::VM_STOP => {
+                let stop = parse::<StopParams>(params)?;
+                answer(self.manager.stop(&stop).await.map(|()| Done::default()))
+            }
+            method::VM_KILL => {
+                let stop = StopParams { id: parse::<VmRef>(params)?.id, force: true, timeout_seconds: None };
+                answer(self.manager.stop(&stop).await.map(|()| Done::default()))
+            }
+            method::VM_REMOVE => {
+                answer(self.manager.remove(&parse::<VmRef>(params)?.id).map(|()| Done::default()))
+            }
+            method::VM_LIST => answer(Ok(self.manager.list())),
+            method::VM_GET => answer(self.manager.find(&parse::<VmRef>(params)?.id).map(|vm| vm.info())),
+            method::VM_INSPECT => {
+                answer(self.manager.find(&parse::<VmRef>(params)?.id).map(|vm| vm.detail()))
+            }
+            method::VM_LOGS => answer(self.manager.logs(&parse::<LogsParams>(params)?).await),
+            method::VM_STATS => answer(self.manager.fresh_stats(&parse::<VmRef>(params)?.id).await),
+            method::DAEMON_VERSION => answer(Ok(Version { version: version() })),
+            method::DAEMON_STATUS => answer(Ok(self.status())),
+            method::DAEMON_SHUTDOWN => {
+                self.shutdown.notify_one();
+                answer(Ok(Done::default()))
+            }
+            _ => Err(Error { code: rpc::METHOD_NOT_FOUND, message: format!("method not found: {name}") }),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let vms = self.manager.list();
+        let count = |state: &str| vms.iter().filter(|vm| vm.state == state).count() as u64;
+        let health = |health: &str| vms.iter().filter(|vm| vm.health == health).count() as u64;
+        let (total, running, stopped) = (vms.len() as u64, count("running"), count("stopped"));
+        Status {
+            total,
+            running,
+            stopped,
+            other: total - running - stopped,
+            healthy: health("healthy"),
+            unhealthy: health("unhealthy"),
+            vms,
+            version: version(),
+            pid: std::process::id(),
+            state_dir: self.state_dir.clone(),
+            listeners: self.listeners.clone(),
+            ingest: self.ingest.counters.snapshot(),
+            cut_clients_total: self.cut_clients.load(Relaxed),
+        }
+    }
+}
+
+fn version() -> String {
+    env!("CARGO_PKG_VERSION").to_owned()
+}
+
+fn parse<T: DeserializeOwned>(params: Value) -> Result<T, Error> {
+    serde_json::from_value(params)
+        .map_err(|error| Error { code: rpc::INVALID_PARAMS, message: format!("invalid params: {error}") })
+}
+
+fn answer<T: serde::Serialize>(outcome: anyhow::Result<T>) -> Result<Value, Error> {
+    let failed = |message: String| Error { code: rpc::OPERATION_FAILED, message };
+    let value = outcome.map_err(|error| failed(format!("{error:#}")))?;
+    serde_json::to_value(value).map_err(|error| failed(error.to_string()))
+}

@@ -1,0 +1,269 @@
+//! Start, run, stop: the order in which the daemon's parts come up and go down.
+//!
+//! Owns the lock on the state directory, the listeners, the signals. VMs are never stopped by the daemon's
+//! end: their shims go on, and the next daemon takes them over.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, UdpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use uni_api::daemon::Listener;
+use uni_store::{Durability, Options, Store};
+
+use crate::config::{self, Config, Fsync, LogFormat};
+use crate::control::{self, Control};
+use crate::http::{self, App};
+use crate::ingest::{Ingest, line};
+use crate::live::Live;
+use crate::peers::Peers;
+use crate::storage::Storage;
+use crate::vms::Manager;
+use crate::{clock, sampler};
+
+/// How often the store is looked after: packed, synced, old partitions dropped.
+const UPKEEP: Duration = Duration::from_secs(1);
+/// How often `--fsync interval` syncs.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Open files asked for; the hard limit may be lower.
+const MAX_FILES: u64 = 65_536;
+/// Fewer than the listeners' limits on connections add up to.
+const FEW_FILES: u64 = 4096;
+/// Threads that wait for tasks; blocking work has threads of its own.
+const WORKER_THREADS: usize = 2;
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// When it cannot start: what was tried, on what, and what to do.
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+    // before anything is made: a daemon that cannot run leaves nothing behind
+    control::refuse_if_answered(&config.socket)?;
+    make_private_dir(&config.state_dir)?;
+    let _lock = lock(&config.state_dir)?;
+    raise_file_limit();
+    let options = Options {
+        durability: match config.fsync {
+            Fsync::Always => Durability::Always,
+            Fsync::Interval => Durability::Interval(SYNC_INTERVAL),
+            Fsync::Never => Durability::Never,
+        },
+        retention: config.retention,
+        ..Options::default()
+    };
+    let store = Store::open(&config.store_dir(), options, clock::now())
+        .with_context(|| format!("open the store in {}", config.store_dir().display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .thread_name("unid")
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    let storage = Storage::new(store).context("make the default database")?;
+    let outcome = runtime.block_on(serve(config, Arc::clone(&storage)));
+    // tasks end before the store's last sync, so that nothing is written after it
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    storage.store().sync().context("sync the store at the end")?;
+    outcome
+}
+
+/// Raises the soft limit of open files, usually 1024. Connections need them, and the sampler keeps four for each VM
+/// and two for each of its threads; where there are too few, CPU time is counted in clock ticks.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(MAX_FILES, |hard| hard.min(MAX_FILES));
+    // a limit that is higher already, or none, stays
+    let raised = limit.current.is_none_or(|current| current >= wanted)
+        || setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok();
+    if !raised || wanted < FEW_FILES {
+        tracing::warn!(
+            limit = wanted,
+            "few open files are allowed; raise the hard limit (ulimit -Hn) for many VMs"
+        );
+    }
+}
+
+fn make_private_dir(path: &Path) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("make the state directory {}", path.display()))
+}
+
+/// Two daemons on one state directory would each think the VMs theirs.
+fn lock(state_dir: &Path) -> anyhow::Result<File> {
+    let path = config::lock_path(state_dir);
+    let file = File::create(&path).with_context(|| format!("open {}", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
+        anyhow::anyhow!(
+            "another unid is using the state directory {}; stop it, or give this one a --state-dir and a --socket \
+             of its own",
+            state_dir.display()
+        )
+    })?;
+    Ok(file)
+}
+
+async fn serve(config: &Config, storage: Arc<Storage>) -> anyhow::Result<()> {
+    let live = Arc::new(Live::default());
+    let ingest = Arc::new(Ingest::new(Arc::clone(&storage), Arc::clone(&live)));
+    let peers = Arc::new(Peers::default());
+    let mut listeners = Listeners::bind(config).await?;
+    // VMs that outlived the last daemon are taken over before anyone can ask for them
+    let manager = Manager::open(config, Arc::clone(&ingest), Arc::clone(&live), Arc::clone(&peers)).await?;
+    let control_listener = control::listen(&config.socket)?;
+    listeners.announce("control", config.socket.display().to_string());
+
+    let shutdown = Arc::new(Notify::new());
+    let app = Arc::new(App {
+        storage: Arc::clone(&storage),
+        ingest: Arc::clone(&ingest),
+        live,
+        manager: Arc::clone(&manager),
+        interval: config.interval,
+        limits: http::Limits::default(),
+        peers,
+    });
+    let control = Arc::new(Control {
+        manager: Arc::clone(&manager),
+        ingest: Arc::clone(&ingest),
+        state_dir: config.state_dir.display().to_string(),
+        listeners: listeners.announced.clone(),
+        shutdown: Arc::clone(&shutdown),
+        cut_clients: AtomicU64::new(0),
+    });
+    let mut tasks = JoinSet::new();
+    listeners.spawn(&mut tasks, &ingest, &app);
+    tasks.spawn(control::serve(control_listener, control));
+    tasks.spawn(upkeep(storage));
+    let sampler = sampler::spawn(manager, ingest, Arc::clone(&app.live), config.interval)
+        .context("start the sampler's thread")?;
+
+    let outcome = until_stopped(&shutdown).await;
+    tracing::info!("unid shutting down; running VMs go on");
+    tasks.shutdown().await;
+    sampler.stop();
+    let _ = std::fs::remove_file(&config.socket);
+    outcome
+}
+
+async fn until_stopped(shutdown: &Notify) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = shutdown.notified() => {}
+    }
+    Ok(())
+}
+
+/// Keeps the store's promises that depend on time.
+async fn upkeep(storage: Arc<Storage>) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        let storage = Arc::clone(&storage);
+        match tokio::task::spawn_blocking(move || storage.store().maintain(clock::now())).await {
+            Ok(Ok(done)) => done.dropped.iter().for_each(|partition| {
+                tracing::info!(database = partition.database, "retention: dropped a partition");
+            }),
+            Ok(Err(error)) => {
+                tracing::error!(err = format!("{:#}", anyhow::Error::new(error)), "store upkeep");
+            }
+            Err(error) => tracing::error!(err = error.to_string(), "store upkeep"),
+        }
+    }
+}
+
+/// The listening sockets other than the control socket.
+struct Listeners {
+    line: Option<(TcpListener, UdpSocket)>,
+    api: Option<TcpListener>,
+    ui: Option<TcpListener>,
+    /// `--api-addr` and `--ui-addr` name the same address: one listener serves both.
+    shared: bool,
+    announced: Vec<Listener>,
+    log_format: LogFormat,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let mut this = Self {
+            line: None,
+            api: None,
+            ui: None,
+            shared: false,
+            announced: Vec::new(),
+            log_format: config.log_format,
+        };
+        if let Some(address) = config.line_addr {
+            let tcp = bind_tcp("--line-addr", address).await?;
+            let bound = tcp.local_addr()?;
+            // UDP on the same port, so that one number names both
+            let udp = UdpSocket::bind(bound)
+                .await
+                .with_context(|| format!("listen on {bound}/udp (--line-addr)"))?;
+            this.announce("line", bound.to_string());
+            this.announce("line-udp", bound.to_string());
+            this.line = Some((tcp, udp));
+        }
+        if let Some(address) = config.api_addr {
+            let tcp = bind_tcp("--api-addr", address).await?;
+            this.announce("api", tcp.local_addr()?.to_string());
+            this.api = Some(tcp);
+        }
+        this.shared = config.ui_addr.is_some_and(|ui| ui.port() != 0 && Some(ui) == config.api_addr);
+        if let (Some(address), false) = (config.ui_addr, this.shared) {
+            let tcp = bind_tcp("--ui-addr", address).await?;
+            this.announce("ui", tcp.local_addr()?.to_string());
+            this.ui = Some(tcp);
+        } else if let (Some(address), true) = (config.ui_addr, this.shared) {
+            this.announce("ui", address.to_string());
+        }
+        Ok(this)
+    }
+
+    /// One line a listener, so that scripts and people learn the free ports.
+    fn announce(&mut self, what: &str, address: String) {
+        match self.log_format {
+            LogFormat::Text => eprintln!("listening {what} {address}"),
+            LogFormat::Json => tracing::info!("listening {what} {address}"),
+        }
+        self.announced.push(Listener { what: what.to_owned(), address });
+    }
+
+    fn spawn(&mut self, tasks: &mut JoinSet<()>, ingest: &Arc<Ingest>, app: &Arc<App>) {
+        if let Some((tcp, udp)) = self.line.take() {
+            tasks.spawn(line::serve_tcp(tcp, Arc::clone(ingest), Arc::clone(&app.peers)));
+            tasks.spawn(line::serve_udp(udp, Arc::clone(ingest), Arc::clone(&app.peers)));
+        }
+        if let Some(listener) = self.api.take() {
+            let mut routes = http::influx::routes();
+            if self.shared {
+                routes = routes.merge(http::ui::routes());
+            }
+            tasks.spawn(http::serve(listener, routes, Arc::clone(app)));
+        }
+        if let Some(listener) = self.ui.take() {
+            tasks.spawn(http::serve(listener, http::ui::routes(), Arc::clone(app)));
+        }
+    }
+}
+
+async fn bind_tcp(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("listen on {address} ({flag}); if another program has the port, name another one or :0 for a free one")
+    })
+}

@@ -1,0 +1,72 @@
+//! Who may ask: the check of `Host` and `Origin` that keeps other sites' pages out.
+//!
+//! A page from elsewhere can make a browser send requests to loopback, and by DNS rebinding even read the answers.
+//! Its requests carry the other site's name as `Host` or `Origin`. Owns that check and nothing else.
+
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+/// Lets requests through that name this host by address or as `localhost`, and whose `Origin`, if they could
+/// change something, is this very server.
+pub(super) async fn guard(request: Request, next: Next) -> Response {
+    let Some(refusal) = refusal(request.method(), request.headers()) else { return next.run(request).await };
+    (StatusCode::FORBIDDEN, refusal).into_response()
+}
+
+fn refusal(method: &Method, headers: &HeaderMap) -> Option<&'static str> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    // a request without a Host is no browser's
+    let host = text(header::HOST)?;
+    if !is_local(host) {
+        return Some("this server answers to its address or to localhost, not to another name\n");
+    }
+    let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let foreign = text(header::ORIGIN)
+        .is_some_and(|origin| origin.split_once("://").is_none_or(|(_, from)| from != host));
+    (foreign && !harmless).then_some("requests that write are not taken from other sites' pages\n")
+}
+
+/// Whether a `Host` is an address or `localhost`, with or without a port.
+fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(method: &Method, host: &str, origin: Option<&str>) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::HOST, host.parse().unwrap());
+        if let Some(origin) = origin {
+            headers.insert(header::ORIGIN, origin.parse().unwrap());
+        }
+        refusal(method, &headers).is_some()
+    }
+
+    #[test]
+    fn other_names_are_refused_and_addresses_answer() {
+        for host in ["127.0.0.1:8086", "localhost", "LOCALHOST:1", "[::1]:8086", "192.0.2.1"] {
+            assert!(!refused(&Method::GET, host, None), "{host}");
+        }
+        for host in ["evil.example.com", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[evil]"]
+        {
+            assert!(refused(&Method::GET, host, None), "{host}");
+        }
+    }
+
+    #[test]
+    fn pages_of_other_sites_may_not_write() {
+        let host = "127.0.0.1:8086";
+        assert!(refused(&Method::POST, host, Some("http://evil.example")));
+        assert!(refused(&Method::POST, host, Some("null")));
+        assert!(!refused(&Method::POST, host, Some("http://127.0.0.1:8086")));
+        assert!(!refused(&Method::POST, host, None));
+    }
+}

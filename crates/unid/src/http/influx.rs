@@ -1,0 +1,285 @@
+//! InfluxDB 1.x's HTTP API on `--api-addr`: `/write`, `/query`, `/ping` and `/health`.
+//!
+//! Owns parameters, status codes and error shapes, so that InfluxDB's clients and Grafana connect unmodified.
+//! Parsing lines, storing and querying are the libraries' business.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::time::timeout;
+use tower_http::decompression::RequestDecompressionLayer;
+use uni_query::{Epoch, Limits, Request};
+use uni_wire::line::{Mode, Precision};
+
+use super::App;
+use crate::clock;
+use crate::ingest::{Durable, stored};
+use crate::storage::RefusedBatch;
+
+/// The version that clients and Grafana's health check are told; they choose their dialect by it.
+const INFLUX_VERSION: &str = "1.8.10";
+/// InfluxDB's default for the largest body.
+const MAX_BODY_BYTES: usize = 25_000_000;
+/// A query that runs longer is cut off.
+const QUERY_SECONDS: u64 = 30;
+/// Rows in each document of a chunked answer when the request names none, as in InfluxDB.
+const DEFAULT_CHUNK_ROWS: usize = 10_000;
+/// A request waits this long for its turn.
+const WAIT: Duration = Duration::from_secs(10);
+/// Points stored at one time: bounds what a large body takes as points.
+const BATCH_POINTS: usize = 5000;
+/// Complaints listed in the answer to one write.
+const MAX_COMPLAINTS: usize = 20;
+
+/// The routes.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/ping", get(ping).head(ping))
+        .route("/health", get(health))
+        .route("/query", get(query).post(query))
+        .route("/write", post(write))
+        .layer(RequestDecompressionLayer::new())
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+async fn ping(RawQuery(raw): RawQuery) -> Response {
+    let verbose = parameters(raw.as_deref().unwrap_or_default()).get("verbose").is_some_and(|v| v != "false");
+    if verbose {
+        return influx(Json(json!({ "version": INFLUX_VERSION })).into_response());
+    }
+    influx(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn health() -> Response {
+    let body = json!({
+        "name": "influxdb", "message": "ready for queries and writes", "status": "pass", "version": INFLUX_VERSION,
+    });
+    influx(Json(body).into_response())
+}
+
+/// `q` and the other parameters may stand in the URL or in a form; the form's win, as in InfluxDB.
+async fn query(
+    State(app): State<Arc<App>>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let Ok(body) = body else {
+        let message = "the body cannot be read: too long, or not what its encoding says";
+        return influx_error(StatusCode::BAD_REQUEST, message);
+    };
+    let mut parameters = parameters(raw.as_deref().unwrap_or_default());
+    let form = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+    if form {
+        parameters.extend(self::parameters(&String::from_utf8_lossy(&body)));
+    }
+    let Some(text) = parameters.remove("q").filter(|q| !q.is_empty()) else {
+        return influx_error(StatusCode::BAD_REQUEST, "missing required parameter \"q\"");
+    };
+    let Ok(Ok(turn)) = timeout(WAIT, app.limits.queries.acquire()).await else { return busy("queries") };
+    // the engine is synchronous and may take seconds: never on a task that others wait for
+    let worker = Arc::clone(&app);
+    let answer = tokio::task::spawn_blocking(move || run_query(&worker, &text, &parameters)).await;
+    drop(turn);
+    answer.unwrap_or_else(|_| {
+        influx_error(StatusCode::INTERNAL_SERVER_ERROR, "the query failed inside unid; its log says why")
+    })
+}
+
+fn run_query(app: &App, text: &str, parameters: &HashMap<String, String>) -> Response {
+    let started = Instant::now();
+    let cancelled = || started.elapsed().as_secs() >= QUERY_SECONDS;
+    let limits = Limits { cancelled: Some(&cancelled), ..Limits::default() };
+    let request = Request {
+        text,
+        db: parameters.get("db").map(String::as_str),
+        now: clock::now(),
+        limits,
+        read_only: false,
+    };
+    match uni_query::execute(&*app.storage, &request) {
+        Ok(response) => {
+            let epoch = parameters.get("epoch").and_then(|unit| Epoch::parse(unit));
+            let pretty = parameters.get("pretty").is_some_and(|v| v == "true");
+            let chunked = parameters.get("chunked").is_some_and(|v| v == "true");
+            let rows =
+                parameters.get("chunk_size").and_then(|n| n.parse().ok()).unwrap_or(DEFAULT_CHUNK_ROWS);
+            let documents = match chunked {
+                true => response.to_json_chunks(epoch, pretty, rows),
+                false => vec![response.to_json(epoch, pretty)],
+            };
+            let body: String =
+                documents.into_iter().flat_map(|document| [document, "\n".to_owned()]).collect();
+            influx(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+        }
+        Err(error) => influx_error(StatusCode::BAD_REQUEST, &error.to_string()),
+    }
+}
+
+async fn write(
+    State(app): State<Arc<App>>,
+    RawQuery(raw): RawQuery,
+    request: axum::extract::Request,
+) -> Response {
+    let parameters = parameters(raw.as_deref().unwrap_or_default());
+    let Some(database) = parameters.get("db").filter(|db| !db.is_empty()).cloned() else {
+        return influx_error(StatusCode::BAD_REQUEST, "database is required");
+    };
+    if let Some(policy) = parameters.get("rp").filter(|rp| !rp.is_empty() && *rp != "autogen") {
+        let message = format!("retention policy not found: {policy}");
+        return influx_error(StatusCode::INTERNAL_SERVER_ERROR, &message);
+    }
+    let precision =
+        parameters.get("precision").map_or(Precision::Nanoseconds, |unit| Precision::from_query(unit));
+    // the memory is reserved before the body is read, so that all bodies together stay bounded
+    let Ok(Ok(memory)) = timeout(WAIT, app.limits.bodies_kib.acquire_many(body_kib(request.headers()))).await
+    else {
+        return busy("writes");
+    };
+    let body = match axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await {
+        Ok(body) => body,
+        Err(error) => return bad_body(&error),
+    };
+    let Ok(Ok(turn)) = timeout(WAIT, app.limits.writes.acquire()).await else { return busy("writes") };
+    let worker = Arc::clone(&app);
+    let answer = tokio::task::spawn_blocking(move || run_write(&worker, &database, precision, &body)).await;
+    drop((turn, memory));
+    answer.unwrap_or_else(|_| {
+        influx_error(StatusCode::INTERNAL_SERVER_ERROR, "the write failed inside unid; its log says why")
+    })
+}
+
+/// What a body may take in memory: as long as it says, or, packed or of unknown length, as much as is allowed.
+fn body_kib(headers: &HeaderMap) -> u32 {
+    let packed = headers.contains_key(header::CONTENT_ENCODING);
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let bytes = length.filter(|_| !packed).unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
+    u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX)
+}
+
+fn busy(what: &str) -> Response {
+    let message = format!("too many {what} at once; try again");
+    let mut response = influx_error(StatusCode::SERVICE_UNAVAILABLE, &message);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// A body that is too long, or is not what its encoding says.
+fn bad_body(error: &axum::Error) -> Response {
+    let text = error.to_string();
+    if text.contains("length limit") {
+        let message = format!("the body is longer than {MAX_BODY_BYTES} bytes; write it in parts");
+        return influx_error(StatusCode::PAYLOAD_TOO_LARGE, &message);
+    }
+    influx_error(StatusCode::BAD_REQUEST, &format!("read the body: {text}"))
+}
+
+/// Stores the good lines, some thousand at a time, and lists the bad ones.
+fn run_write(app: &App, database: &str, precision: Precision, body: &[u8]) -> Response {
+    let now = clock::now();
+    let (mut points, mut outcome) = (Vec::new(), Outcome::default());
+    for line in uni_wire::line::lines(body) {
+        match uni_wire::line::parse_point(line, Mode::Strict, now, precision) {
+            Ok(point) => points.push(stored(point)),
+            Err(error) => {
+                let excerpt = String::from_utf8_lossy(&line[..line.len().min(200)]);
+                outcome.complain(|| format!("unable to parse '{excerpt}': {}", error.reason(line)));
+            }
+        }
+        if points.len() == BATCH_POINTS
+            && let Err(error) = outcome.store(app, database, &mut points)
+        {
+            return influx_error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
+        }
+    }
+    match outcome.store(app, database, &mut points) {
+        Ok(()) => outcome.answer(),
+        Err(error) => influx_error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    }
+}
+
+/// What became of one write.
+#[derive(Default)]
+struct Outcome {
+    complaints: Vec<String>,
+    seen: usize,
+    refused: usize,
+}
+
+impl Outcome {
+    fn complain(&mut self, text: impl FnOnce() -> String) {
+        if self.complaints.len() < MAX_COMPLAINTS {
+            self.complaints.push(text());
+        }
+    }
+
+    /// Stores `points` and empties it.
+    fn store(
+        &mut self,
+        app: &App,
+        database: &str,
+        points: &mut Vec<uni_store::Point>,
+    ) -> Result<(), RefusedBatch> {
+        if points.is_empty() {
+            return Ok(());
+        }
+        let appended = app.ingest.append(database, points, Durable::AsConfigured)?;
+        self.seen += points.len();
+        self.refused += appended.rejected.len();
+        for rejected in &appended.rejected {
+            self.complain(|| rejected.reason.to_string());
+        }
+        points.clear();
+        Ok(())
+    }
+
+    /// As InfluxDB says it: nothing when all is well, the bad lines alone when none was good, else a partial write.
+    fn answer(self) -> Response {
+        if self.complaints.is_empty() {
+            return influx(StatusCode::NO_CONTENT.into_response());
+        }
+        let complaints = self.complaints.join("\n");
+        if self.seen == 0 {
+            return influx_error(StatusCode::BAD_REQUEST, &complaints);
+        }
+        influx_error(
+            StatusCode::BAD_REQUEST,
+            &format!("partial write: {complaints} dropped={}", self.refused),
+        )
+    }
+}
+
+/// A URL query or a form as a map; of repeated keys the last counts.
+fn parameters(text: &str) -> HashMap<String, String> {
+    serde_urlencoded::from_str::<Vec<(String, String)>>(text).unwrap_or_default().into_iter().collect()
+}
+
+/// Adds the headers by which clients know what they talk to.
+fn influx(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert("X-Influxdb-Build", HeaderValue::from_static("OSS"));
+    headers.insert("X-Influxdb-Version", HeaderValue::from_static(INFLUX_VERSION));
+    response
+}
+
+fn influx_error(status: StatusCode, message: &str) -> Response {
+    let mut body = json!({ "error": message }).to_string();
+    body.push('\n');
+    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    let one_line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(1000).collect();
+    if let Ok(value) = HeaderValue::from_str(&one_line) {
+        response.headers_mut().insert("X-Influxdb-Error", value);
+    }
+    influx(response)
+}

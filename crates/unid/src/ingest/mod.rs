@@ -1,0 +1,322 @@
+//! The one way into the store: whatever arrives by whichever wire becomes points here and goes through the
+//! same naming, limits, log and counters.
+//!
+//! Owns the counters of what came in and what was refused, and the rate-limited complaints. Never opens a
+//! socket: that is [`mod@line`]'s, the management link's and the HTTP server's business.
+
+pub(crate) mod line;
+pub(crate) mod syslog;
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use uni_api::daemon;
+use uni_store::{Appended, Point};
+use uni_wire::Timestamp;
+use uni_wire::line::{LineBuffer, Mode, Precision};
+
+use crate::clock;
+use crate::live::Live;
+use crate::storage::{RefusedBatch, Storage};
+
+/// Points that name no database go here.
+pub(crate) const DEFAULT_DATABASE: &str = "uni";
+/// The longest line of line protocol.
+pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024;
+/// A point further ahead of the clock than a minute is stored, and not shown live.
+const MAX_AHEAD_NANOS: i64 = 60_000_000_000;
+/// A bad line is logged at most this often; the others are counted.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who sent a point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin<'a> {
+    /// The VM of that name, over its own link: its `vm` tag is set by us.
+    Vm(&'a str),
+    /// Somebody else, named for the log; its tags are taken as they are.
+    Peer(&'a str),
+}
+
+impl std::fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Vm(name) => write!(f, "vm {name}"),
+            Self::Peer(peer) => f.write_str(peer),
+        }
+    }
+}
+
+/// The way into the store.
+#[derive(Debug)]
+pub(crate) struct Ingest {
+    storage: Arc<Storage>,
+    live: Arc<Live>,
+    pub(crate) counters: Counters,
+    complaints: Mutex<Complaints>,
+}
+
+/// What came in and what was refused, since the daemon started.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    points: AtomicU64,
+    bad_lines: AtomicU64,
+    refused_points: AtomicU64,
+    long_lines: AtomicU64,
+    renamed_points: AtomicU64,
+    pub(crate) refused_connections: AtomicU64,
+}
+
+impl Counters {
+    /// The counters as the contract shows them.
+    pub(crate) fn snapshot(&self) -> daemon::Ingest {
+        daemon::Ingest {
+            points_total: self.points.load(Relaxed),
+            bad_lines_total: self.bad_lines.load(Relaxed),
+            refused_points_total: self.refused_points.load(Relaxed),
+            long_lines_total: self.long_lines.load(Relaxed),
+            renamed_points_total: self.renamed_points.load(Relaxed),
+            refused_connections_total: self.refused_connections.load(Relaxed),
+        }
+    }
+}
+
+impl Ingest {
+    /// A way into `storage` that shows what it takes in `live`.
+    pub(crate) fn new(storage: Arc<Storage>, live: Arc<Live>) -> Self {
+        Self { storage, live, counters: Counters::default(), complaints: Mutex::default() }
+    }
+
+    /// Stores points of the daemon's own making (samples, lifecycle events).
+    pub(crate) fn append_own(&self, points: &[Point]) {
+        if let Err(error) = self.append(DEFAULT_DATABASE, points, Durable::No) {
+            self.complain("store", &error.to_string());
+        }
+    }
+
+    /// Stores points and shows them live.
+    ///
+    /// # Errors
+    /// When the store could not write them; then none is stored.
+    pub(crate) fn append(
+        &self,
+        database: &str,
+        points: &[Point],
+        durable: Durable,
+    ) -> Result<Appended, RefusedBatch> {
+        let appended = self.storage.append(database, points, durable)?;
+        self.counters.points.fetch_add(appended.accepted as u64, Relaxed);
+        self.counters.refused_points.fetch_add(appended.rejected.len() as u64, Relaxed);
+        if database == DEFAULT_DATABASE {
+            for point in points {
+                self.show(point);
+            }
+        }
+        Ok(appended)
+    }
+
+    fn show(&self, point: &Point) {
+        // a point from the far future would end its curve: nothing after it would be newer
+        if point.time.nanos() > clock::now().nanos().saturating_add(MAX_AHEAD_NANOS) {
+            return;
+        }
+        if let Some((_, vm)) = point.tags.iter().find(|(key, _)| &**key == "vm") {
+            self.live.observe_inside(vm, &point.measurement, &point.fields, point.time);
+        }
+    }
+
+    /// Stores what a lenient wire brought and complains about what the store refused.
+    fn append_lines(&self, origin: &Origin<'_>, mut points: Vec<Point>) {
+        if points.is_empty() {
+            return;
+        }
+        if let Origin::Vm(name) = origin {
+            for point in &mut points {
+                if trust(point, name) {
+                    self.counters.renamed_points.fetch_add(1, Relaxed);
+                }
+            }
+        }
+        match self.append(DEFAULT_DATABASE, &points, Durable::No) {
+            Ok(appended) => {
+                for rejected in &appended.rejected {
+                    self.complain(origin, &rejected.reason.to_string());
+                }
+            }
+            Err(error) => self.complain(origin, &error.to_string()),
+        }
+    }
+
+    fn bad_line(&self, origin: &Origin<'_>, line: &[u8], error: &uni_wire::line::LineError) {
+        self.counters.bad_lines.fetch_add(1, Relaxed);
+        let excerpt = || String::from_utf8_lossy(&line[..line.len().min(60)]);
+        self.complain_with(origin, || format!("bad line {:?}: {error}", excerpt()));
+    }
+
+    fn complain(&self, origin: impl std::fmt::Display, what: &str) {
+        self.complain_with(origin, || what.to_owned());
+    }
+
+    /// Logs at most once in [`COMPLAINT_INTERVAL`] and says how many went unsaid. `what` is asked only for what is
+    /// logged: rubbish may come a million lines a second.
+    fn complain_with(&self, origin: impl std::fmt::Display, what: impl FnOnce() -> String) {
+        let admitted = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).admit(Instant::now());
+        if let Some(unsaid) = admitted {
+            tracing::warn!(from = origin.to_string(), unsaid, "refused: {}", what());
+        }
+    }
+}
+
+/// Whether an append waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// Acknowledged once the kernel has it: survives the daemon, not the machine.
+    No,
+    /// Acknowledged as `--fsync` says.
+    AsConfigured,
+}
+
+/// Lets one complaint in an interval through.
+#[derive(Debug, Default)]
+struct Complaints {
+    last: Option<Instant>,
+    unsaid: u64,
+}
+
+impl Complaints {
+    fn admit(&mut self, now: Instant) -> Option<u64> {
+        if self.last.is_some_and(|last| now.duration_since(last) < COMPLAINT_INTERVAL) {
+            self.unsaid += 1;
+            return None;
+        }
+        self.last = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
+/// Sets the `vm` tag to the name of the VM that owns the link; true if the point had claimed another.
+fn trust(point: &mut Point, name: &str) -> bool {
+    match point.tags.binary_search_by(|(key, _)| (**key).cmp("vm")) {
+        Ok(at) if &*point.tags[at].1 == name => false,
+        Ok(at) => {
+            point.tags[at].1 = name.into();
+            true
+        }
+        Err(at) => {
+            point.tags.insert(at, ("vm".into(), name.into()));
+            false
+        }
+    }
+}
+
+/// The lines of one connection.
+#[derive(Debug)]
+pub(crate) struct LineStream {
+    buffer: LineBuffer,
+    long_lines: u64,
+}
+
+impl Default for LineStream {
+    fn default() -> Self {
+        Self { buffer: LineBuffer::new(MAX_LINE_BYTES), long_lines: 0 }
+    }
+}
+
+impl LineStream {
+    /// Takes bytes as they came; the lines they complete are stored together.
+    pub(crate) fn feed(&mut self, ingest: &Ingest, origin: &Origin<'_>, bytes: &[u8]) {
+        let mut parsed = Parsed::new(ingest, origin);
+        self.buffer.feed(bytes, |line| parsed.line(line));
+        parsed.store();
+        self.count_long_lines(ingest, origin);
+    }
+
+    /// The connection ended: a last line without a newline counts.
+    pub(crate) fn finish(&mut self, ingest: &Ingest, origin: &Origin<'_>) {
+        let mut parsed = Parsed::new(ingest, origin);
+        self.buffer.finish(|line| parsed.line(line));
+        parsed.store();
+        self.count_long_lines(ingest, origin);
+    }
+
+    fn count_long_lines(&mut self, ingest: &Ingest, origin: &Origin<'_>) {
+        let long = self.buffer.overlong_lines();
+        if long > self.long_lines {
+            ingest.counters.long_lines.fetch_add(long - self.long_lines, Relaxed);
+            ingest.complain(origin, &format!("a line longer than {MAX_LINE_BYTES} bytes"));
+            self.long_lines = long;
+        }
+    }
+}
+
+/// The points of one piece of a stream, on their way into the store.
+struct Parsed<'a> {
+    ingest: &'a Ingest,
+    origin: &'a Origin<'a>,
+    now: Timestamp,
+    points: Vec<Point>,
+}
+
+impl<'a> Parsed<'a> {
+    fn new(ingest: &'a Ingest, origin: &'a Origin<'a>) -> Self {
+        Self { ingest, origin, now: clock::now(), points: Vec::new() }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        match uni_wire::line::parse_point(line, Mode::Lenient, self.now, Precision::Nanoseconds) {
+            Ok(point) => self.points.push(stored(point)),
+            Err(error) => self.ingest.bad_line(self.origin, line, &error),
+        }
+    }
+
+    fn store(self) {
+        self.ingest.append_lines(self.origin, self.points);
+    }
+}
+
+/// The parsed point as the store takes it.
+pub(crate) fn stored(point: uni_wire::line::Point) -> Point {
+    Point { measurement: point.measurement, tags: point.tags, fields: point.fields, time: point.time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uni_wire::FieldValue;
+
+    fn point(tags: &[(&str, &str)]) -> Point {
+        Point {
+            measurement: "m".into(),
+            tags: tags.iter().map(|&(k, v)| (k.into(), v.into())).collect(),
+            fields: vec![("f".into(), FieldValue::Integer(1))],
+            time: Timestamp(0),
+        }
+    }
+
+    #[test]
+    fn a_point_on_a_vms_own_link_always_carries_that_vms_name() {
+        for (tags, renamed) in [
+            (vec![("vm", "web")], false),
+            (vec![("vm", "other")], true),
+            (vec![], false),
+            (vec![("a", "1"), ("z", "2")], false),
+        ] {
+            let mut point = point(&tags);
+            assert_eq!(trust(&mut point, "web"), renamed, "{tags:?}");
+            let names: Vec<_> =
+                point.tags.iter().filter(|(key, _)| &**key == "vm").map(|(_, v)| &**v).collect();
+            assert_eq!(names, ["web"]);
+            assert!(point.tags.is_sorted());
+        }
+    }
+
+    #[test]
+    fn complaints_are_rate_limited_and_the_unsaid_counted() {
+        let mut complaints = Complaints::default();
+        let start = Instant::now();
+        assert_eq!(complaints.admit(start), Some(0));
+        assert_eq!(complaints.admit(start), None);
+        assert_eq!(complaints.admit(start), None);
+        assert_eq!(complaints.admit(start + COMPLAINT_INTERVAL), Some(2));
+    }
+}

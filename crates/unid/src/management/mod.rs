@@ -1,0 +1,216 @@
+//! The host's end of each VM's management link: a small TCP/IP stack of its own per VM.
+//!
+//! QEMU listens on a Unix socket in the VM's directory and carries the guest's second network card over it;
+//! this module connects, answers ARP as [`HOST_ADDRESS`], and takes line protocol on port 8094 and syslog on port
+//! 514. Who speaks is certain, because nobody else is on the link. It never forwards a packet anywhere.
+
+mod device;
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::socket::{tcp, udp};
+use smoltcp::time::Instant;
+use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
+use tokio::net::UnixStream;
+use tokio::time::Instant as TokioInstant;
+
+use self::device::FrameDevice;
+use crate::ingest::{Ingest, LineStream, Origin, syslog};
+
+/// Unid's address on every management link; the links are separate networks, so one address serves all.
+pub(crate) const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+const PREFIX_BITS: u8 = 24;
+/// Locally administered; the guest's card has another one.
+const HOST_MAC: EthernetAddress = EthernetAddress([0x02, 0x75, 0x6e, 0xff, 0x00, 0x01]);
+/// Influx line protocol, as Telegraf's `socket_listener` is used by MirageOS guests.
+const LINE_PORT: u16 = 8094;
+/// smoltcp has no backlog: one socket per connection that may be open or opening.
+const LINE_SOCKETS: usize = 4;
+const RECEIVE_BYTES: usize = 16 * 1024;
+const SEND_BYTES: usize = 1024;
+/// Syslog over UDP (RFC 3164).
+const SYSLOG_PORT: u16 = 514;
+/// Syslog datagrams, and their bytes, that wait between two looks; more are dropped by the stack.
+const SYSLOG_DATAGRAMS: usize = 32;
+const SYSLOG_BYTES: usize = 16 * 1024;
+/// A peer that went away without a word is let go after this.
+const KEEP_ALIVE_SECONDS: u64 = 15;
+const TIMEOUT_SECONDS: u64 = 60;
+/// How long to wait before connecting again, when QEMU is there and the link is not.
+const RECONNECT: Duration = Duration::from_millis(200);
+/// Bytes on their way to QEMU; further frames wait in the stack's queue.
+const MAX_UNSENT_BYTES: usize = 64 * 1024;
+/// The stack is looked at this often at least.
+const MAX_SLEEP: Duration = Duration::from_secs(5);
+
+/// Serves the management link of `vm` until the task is aborted.
+pub(crate) async fn serve(vm: String, socket: PathBuf, ingest: Arc<Ingest>) {
+    loop {
+        if let Err(error) = serve_once(&vm, &socket, &ingest).await {
+            tracing::debug!(vm = vm.as_str(), err = format!("{error:#}"), "management link");
+        }
+        tokio::time::sleep(RECONNECT).await;
+    }
+}
+
+/// One connection to QEMU, from connect to close.
+async fn serve_once(vm: &str, socket: &Path, ingest: &Ingest) -> anyhow::Result<()> {
+    let stream =
+        UnixStream::connect(socket).await.with_context(|| format!("connect to {}", socket.display()))?;
+    let mut end = HostEnd::new();
+    let outcome = relay(vm, &stream, &mut end, ingest).await;
+    if end.device.dropped_frames() > 0 {
+        tracing::warn!(
+            vm,
+            frames = end.device.dropped_frames(),
+            "management link: frames dropped, a queue was full"
+        );
+    }
+    outcome
+}
+
+/// Moves frames between the socket and the stack until the socket closes.
+async fn relay(vm: &str, stream: &UnixStream, end: &mut HostEnd, ingest: &Ingest) -> anyhow::Result<()> {
+    let mut unsent = Vec::new();
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        end.poll(vm, ingest);
+        // a guest that takes nothing leaves the frames in the stack's queue, which is bounded and counts its drops
+        while unsent.len() < MAX_UNSENT_BYTES
+            && let Some(frame) = end.device.outgoing()
+        {
+            unsent.extend_from_slice(&frame);
+        }
+        let wake = TokioInstant::now() + end.delay().min(MAX_SLEEP);
+        tokio::select! {
+            readable = stream.readable() => {
+                readable?;
+                match stream.try_read(&mut buffer) {
+                    Ok(0) => return Ok(()),
+                    Ok(n) => end.device.feed(&buffer[..n])?,
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error).context("read from the management link"),
+                }
+            }
+            writable = stream.writable(), if !unsent.is_empty() => {
+                writable?;
+                match stream.try_write(&unsent) {
+                    Ok(n) => drop(unsent.drain(..n)),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error).context("write to the management link"),
+                }
+            }
+            () = tokio::time::sleep_until(wake) => {}
+        }
+    }
+}
+
+/// The stack and its sockets.
+struct HostEnd {
+    device: FrameDevice,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    line: Vec<LineSocket>,
+    syslog: SocketHandle,
+    started: TokioInstant,
+}
+
+struct LineSocket {
+    handle: SocketHandle,
+    stream: LineStream,
+}
+
+impl HostEnd {
+    fn new() -> Self {
+        let started = TokioInstant::now();
+        let mut device = FrameDevice::default();
+        let config = Config::new(HardwareAddress::Ethernet(HOST_MAC));
+        let mut interface = Interface::new(config, &mut device, Instant::ZERO);
+        interface.update_ip_addrs(|addresses| {
+            // an empty list has room for one address
+            let _ = addresses.push(IpCidr::new(HOST_ADDRESS.into(), PREFIX_BITS));
+        });
+        let mut sockets = SocketSet::new(Vec::new());
+        let line = (0..LINE_SOCKETS)
+            .map(|_| LineSocket { handle: sockets.add(line_socket()), stream: LineStream::default() })
+            .collect();
+        let syslog = sockets.add(syslog_socket());
+        Self { device, interface, sockets, line, syslog, started }
+    }
+
+    fn now(&self) -> Instant {
+        let elapsed = self.started.elapsed().as_micros();
+        Instant::from_micros(i64::try_from(elapsed).unwrap_or(i64::MAX))
+    }
+
+    fn delay(&mut self) -> Duration {
+        let now = self.now();
+        self.interface.poll_delay(now, &self.sockets).map_or(MAX_SLEEP, Into::into)
+    }
+
+    /// Lets the stack work, moves what arrived into the store, lets the stack answer.
+    fn poll(&mut self, vm: &str, ingest: &Ingest) {
+        let now = self.now();
+        self.interface.poll(now, &mut self.device, &mut self.sockets);
+        for line in &mut self.line {
+            line.poll(self.sockets.get_mut::<tcp::Socket<'static>>(line.handle), vm, ingest);
+        }
+        let syslog = self.sockets.get_mut::<udp::Socket<'static>>(self.syslog);
+        while let Ok((datagram, _)) = syslog.recv() {
+            syslog::accept(ingest, vm, datagram);
+        }
+        let now = self.now();
+        self.interface.poll(now, &mut self.device, &mut self.sockets);
+    }
+}
+
+impl LineSocket {
+    fn poll(&mut self, socket: &mut tcp::Socket<'static>, vm: &str, ingest: &Ingest) {
+        while socket.can_recv() {
+            let taken = socket.recv(|bytes| {
+                self.stream.feed(ingest, &Origin::Vm(vm), bytes);
+                (bytes.len(), ())
+            });
+            if taken.is_err() {
+                break;
+            }
+        }
+        if socket.is_open() && socket.may_send() && !socket.may_recv() {
+            self.stream.finish(ingest, &Origin::Vm(vm));
+            socket.close();
+        }
+        if !socket.is_open() {
+            self.stream.finish(ingest, &Origin::Vm(vm));
+            // a closed socket on a fixed port above 0 can always listen
+            let _ = socket.listen(LINE_PORT);
+        }
+    }
+}
+
+fn line_socket() -> tcp::Socket<'static> {
+    let mut socket = tcp::Socket::new(
+        tcp::SocketBuffer::new(vec![0; RECEIVE_BYTES]),
+        tcp::SocketBuffer::new(vec![0; SEND_BYTES]),
+    );
+    socket.set_keep_alive(Some(smoltcp::time::Duration::from_secs(KEEP_ALIVE_SECONDS)));
+    socket.set_timeout(Some(smoltcp::time::Duration::from_secs(TIMEOUT_SECONDS)));
+    let _ = socket.listen(LINE_PORT);
+    socket
+}
+
+fn syslog_socket() -> udp::Socket<'static> {
+    let metadata = || vec![udp::PacketMetadata::EMPTY; SYSLOG_DATAGRAMS];
+    let mut socket = udp::Socket::new(
+        udp::PacketBuffer::new(metadata(), vec![0; SYSLOG_BYTES]),
+        // nothing is ever answered
+        udp::PacketBuffer::new(Vec::new(), Vec::new()),
+    );
+    // a fresh socket on a fixed port above 0 can always be bound
+    let _ = socket.bind(SYSLOG_PORT);
+    socket
+}

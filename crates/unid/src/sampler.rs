@@ -1,0 +1,250 @@
+//! The view from outside, once a second: every running VM's process and links.
+//!
+//! Owns one thread and, per VM, the open files and the sample before. Each second goes to the live figures;
+//! every interval one goes to the store. Never waits for a VM: it reads `/proc` and a file of counters.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use uni_api::vm::{LinkStats, Stats};
+use uni_host::{Machine, ProcessSample, ProcessSampler, Rates, points};
+use uni_store::Point;
+use uni_vmm::id::Link;
+use uni_vmm::links::{Direction, Links};
+use uni_wire::{FieldValue, Timestamp};
+
+use crate::clock;
+use crate::ingest::Ingest;
+use crate::live::Live;
+use crate::vms::{Manager, Vm};
+
+/// How often VMs are looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+/// MTU of the links QEMU gives its guests.
+const MTU_BYTES: u64 = 1500;
+
+/// The sampler's thread.
+#[derive(Debug)]
+pub(crate) struct Sampler {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Sampler {
+    /// Ends the thread and waits for it.
+    pub(crate) fn stop(self) {
+        drop(self.stop);
+        let _ = self.thread.join();
+    }
+}
+
+/// Starts sampling; every `interval` a sample is stored.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub(crate) fn spawn(
+    manager: Arc<Manager>,
+    ingest: Arc<Ingest>,
+    live: Arc<Live>,
+    interval: Duration,
+) -> std::io::Result<Sampler> {
+    let (stop, stopped) = channel();
+    let thread = std::thread::Builder::new().name("sampler".to_owned()).spawn(move || {
+        let mut watched = BTreeMap::new();
+        let mut due = since_boot();
+        loop {
+            round(&mut watched, &manager, &ingest, &live, interval);
+            // a fixed beat: a slow round does not shift the next one, a very slow one skips beats
+            due += PERIOD;
+            let now = since_boot();
+            if due < now {
+                due = now;
+            }
+            if stopped.recv_timeout(due - now) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    })?;
+    Ok(Sampler { stop, thread })
+}
+
+/// Time since the host booted, suspend included: the clock that `/proc/PID/stat` counts in.
+fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+/// One VM under observation.
+struct Watched {
+    process: ProcessSampler,
+    before: Option<ProcessSample>,
+    links_before: Option<(Duration, Links)>,
+    stored_at: Option<Duration>,
+}
+
+fn round(
+    watched: &mut BTreeMap<String, Watched>,
+    manager: &Manager,
+    ingest: &Ingest,
+    live: &Live,
+    interval: Duration,
+) {
+    let running = manager.running();
+    watched.retain(|id, _| running.iter().any(|vm| vm.id() == id));
+    let mut batch = Vec::new();
+    for vm in &running {
+        let Some((pid, start_ticks)) = vm.process() else { continue };
+        let entry = watched.entry(vm.id().to_owned());
+        let watch = entry.or_insert_with(|| Watched::new(pid, start_ticks));
+        if watch.process.pid() != pid {
+            *watch = Watched::new(pid, start_ticks);
+        }
+        watch.look(vm, live, interval, &mut batch);
+    }
+    if !batch.is_empty() {
+        ingest.append_own(&batch);
+    }
+}
+
+impl Watched {
+    fn new(pid: u32, start_ticks: u64) -> Self {
+        let process = ProcessSampler::open(pid, start_ticks, Machine::host());
+        Self { process, before: None, links_before: None, stored_at: None }
+    }
+
+    fn look(&mut self, vm: &Vm, live: &Live, interval: Duration, batch: &mut Vec<Point>) {
+        let (now, time) = (since_boot(), clock::now());
+        // an error is passing (tried again next time) or final (the VM's end is noticed elsewhere)
+        let Ok(sample) = self.process.sample(now) else { return };
+        let links = vm.links().unwrap_or_default();
+        let rates = self.before.as_ref().and_then(|before| Rates::between(before, &sample));
+        let values = self.live_values(&sample, rates, now, &links);
+        if let Some(rates) = rates {
+            live.observe_outside(vm.name(), stats(vm, &sample, rates, &links, time), millis(time), &values);
+        }
+        // a VM's first points come at once, the others on the beat; half a period absorbs the beat's jitter
+        if self.stored_at.is_none_or(|stored| now - stored + PERIOD / 2 >= interval) {
+            self.stored_at = Some(now);
+            make_points(vm.name(), &sample, &links, time, batch);
+        }
+        self.before = Some(sample);
+        self.links_before = Some((now, links));
+    }
+
+    fn live_values(
+        &self,
+        sample: &ProcessSample,
+        rates: Option<Rates>,
+        now: Duration,
+        links: &Links,
+    ) -> Vec<(&'static str, f64)> {
+        let mut values = vec![("host_memory_bytes", float(sample.rss_bytes))];
+        values.extend(rates.map(|rates| ("cpu_pct", rates.cpu_percent)));
+        if let Some((then, before)) = &self.links_before {
+            let seconds = (now - *then).as_secs_f64();
+            let bps = |link, direction| {
+                let bytes = links.of(link, direction).bytes.saturating_sub(before.of(link, direction).bytes);
+                float(bytes) * 8.0 / seconds
+            };
+            values.extend([
+                ("net_rx_bps:service", bps(Link::Service, Direction::ToVm)),
+                ("net_tx_bps:service", bps(Link::Service, Direction::FromVm)),
+                ("net_rx_bps:management", bps(Link::Management, Direction::ToVm)),
+                ("net_tx_bps:management", bps(Link::Management, Direction::FromVm)),
+            ]);
+        }
+        values
+    }
+}
+
+fn stats(vm: &Vm, sample: &ProcessSample, rates: Rates, links: &Links, time: Timestamp) -> Stats {
+    let link = |link: Link| {
+        let (to_vm, from_vm) = (links.of(link, Direction::ToVm), links.of(link, Direction::FromVm));
+        LinkStats {
+            link: name(link).to_owned(),
+            rx_bytes: to_vm.bytes,
+            rx_packets: to_vm.frames,
+            tx_bytes: from_vm.bytes,
+            tx_packets: from_vm.frames,
+        }
+    };
+    Stats {
+        id: vm.id().to_owned(),
+        state: vm.state().to_owned(),
+        // a hundredth of a percent is what a second's sample can tell of a guest that mostly sleeps
+        cpu_pct: (rates.cpu_percent * 100.0).round() / 100.0,
+        mem_bytes: sample.rss_bytes,
+        net_rx_bytes: links.of(Link::Service, Direction::ToVm).bytes,
+        net_tx_bytes: links.of(Link::Service, Direction::FromVm).bytes,
+        disk_bytes: sample.io.map_or(0, |io| io.read_bytes + io.write_bytes),
+        timestamp: clock::rfc3339(Some(time)),
+        source: "proc".to_owned(),
+        links: [Link::Service, Link::Management].map(link).into(),
+    }
+}
+
+/// What is stored of one look: albatross's measurements with right values.
+fn make_points(vm: &str, sample: &ProcessSample, links: &Links, time: Timestamp, batch: &mut Vec<Point>) {
+    let mut fields = points::Fields::new();
+    points::resource_usage(sample, &mut fields);
+    batch.push(point(points::RESOURCE_USAGE, vm, None, &mut fields, time));
+    points::kinfo_mem(sample, &mut fields);
+    batch.push(point(points::KINFO_MEM, vm, None, &mut fields, time));
+    for link in [Link::Service, Link::Management] {
+        let direction = |direction| {
+            let counts = links.of(link, direction);
+            points::Direction {
+                packets: counts.frames,
+                bytes: counts.bytes,
+                mcast: counts.multicast,
+                ..points::Direction::default()
+            }
+        };
+        let counters = uni_host::LinkCounters {
+            mtu: MTU_BYTES,
+            vm_to_host: direction(Direction::FromVm),
+            host_to_vm: direction(Direction::ToVm),
+            ..uni_host::LinkCounters::default()
+        };
+        points::interface(&counters, &mut fields);
+        batch.push(point(points::INTERFACE, vm, Some(name(link)), &mut fields, time));
+    }
+}
+
+fn point(
+    measurement: &str,
+    vm: &str,
+    bridge: Option<&str>,
+    fields: &mut points::Fields,
+    time: Timestamp,
+) -> Point {
+    let bridge = bridge.map(|bridge| (points::BRIDGE_TAG.into(), bridge.into()));
+    let own = |(name, value): (&'static str, FieldValue)| (name.into(), value);
+    Point {
+        measurement: measurement.into(),
+        tags: bridge.into_iter().chain([("vm".into(), vm.into())]).collect(),
+        fields: fields.drain(..).map(own).collect(),
+        time,
+    }
+}
+
+/// The link's name as the guest and the dashboards spell it.
+const fn name(link: Link) -> &'static str {
+    match link {
+        Link::Service => "service",
+        Link::Management => "management",
+    }
+}
+
+fn millis(time: Timestamp) -> i64 {
+    time.nanos().div_euclid(1_000_000)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a curve has some hundred pixels")]
+fn float(value: u64) -> f64 {
+    value as f64
+}

@@ -1,0 +1,135 @@
+//! The store as the daemon uses it: the adapter between `uni-store` and the query engine, and upkeep.
+//!
+//! Owns no data and no file: joins two libraries that do not know each other.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use uni_query::{Series, Source, SourceError, TagMatcher, TagOp};
+use uni_store::{AppendError, Appended, CreateDatabaseError, Matcher, Op, Point, Store};
+use uni_wire::{FieldType, FieldValue, Timestamp};
+
+use crate::ingest::{DEFAULT_DATABASE, Durable};
+
+/// The store, with the promise that `--fsync` makes for acknowledged writes.
+#[derive(Debug)]
+pub(crate) struct Storage {
+    store: Store,
+}
+
+impl Storage {
+    /// Wraps an open store and makes the default database, so that queries before the first point find it.
+    ///
+    /// # Errors
+    /// When the database cannot be made.
+    pub(crate) fn new(store: Store) -> Result<Arc<Self>, CreateDatabaseError> {
+        store.create_database(DEFAULT_DATABASE)?;
+        Ok(Arc::new(Self { store }))
+    }
+
+    /// Appends a batch, making the database if need be; with [`Durable::AsConfigured`] returns once the batch is
+    /// as durable as `--fsync` promises.
+    ///
+    /// # Errors
+    /// When the batch could not be written; the sender may send it again.
+    pub(crate) fn append(
+        &self,
+        database: &str,
+        points: &[Point],
+        durable: Durable,
+    ) -> Result<Appended, RefusedBatch> {
+        match self.append_existing(database, points, durable) {
+            Err(AppendError::NoDatabase { .. }) => {
+                self.store.create_database(database)?;
+                Ok(self.append_existing(database, points, durable)?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn append_existing(
+        &self,
+        database: &str,
+        points: &[Point],
+        durable: Durable,
+    ) -> Result<Appended, AppendError> {
+        match durable {
+            Durable::No => self.store.append(database, points),
+            Durable::AsConfigured => self.store.append_durable(database, points),
+        }
+    }
+
+    /// The store itself, for upkeep and figures.
+    pub(crate) const fn store(&self) -> &Store {
+        &self.store
+    }
+}
+
+/// Why a whole batch was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RefusedBatch {
+    /// Its database does not exist and cannot be made.
+    #[error(transparent)]
+    Database(#[from] CreateDatabaseError),
+    /// It could not be written.
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl Source for Storage {
+    fn databases(&self) -> Vec<String> {
+        self.store.databases()
+    }
+
+    fn has_database(&self, db: &str) -> bool {
+        self.store.has_database(db)
+    }
+
+    fn measurements(&self, db: &str) -> Vec<String> {
+        self.store.measurements(db)
+    }
+
+    fn fields(&self, db: &str, measurement: &str) -> Vec<(String, FieldType)> {
+        self.store.fields(db, measurement)
+    }
+
+    fn series(&self, db: &str, measurement: &str, matchers: &[TagMatcher]) -> Vec<Series> {
+        let matchers: Vec<Matcher> = matchers.iter().filter_map(matcher).collect();
+        let found = self.store.series(db, measurement, &matchers);
+        let owned = |(key, value): (Box<str>, Box<str>)| (key.into_string(), value.into_string());
+        found
+            .into_iter()
+            .map(|s| Series { id: s.id.number(), tags: s.tags.into_iter().map(owned).collect() })
+            .collect()
+    }
+
+    fn scan(
+        &self,
+        db: &str,
+        series: u64,
+        fields: &[&str],
+        from: Timestamp,
+        to: Timestamp,
+        visit: &mut dyn FnMut(Timestamp, &[Option<FieldValue>]) -> ControlFlow<()>,
+    ) -> Result<(), SourceError> {
+        self.store
+            .scan(db, uni_store::SeriesId::from_number(series), fields, from, to, visit)
+            .map_err(|error| SourceError::new(error.to_string()))
+    }
+
+    fn create_database(&self, name: &str) -> Result<(), SourceError> {
+        self.store.create_database(name).map_err(|error| SourceError::new(error.to_string()))
+    }
+}
+
+/// A matcher for the store. One that it cannot take (a pattern too large) is left out: the engine checks every
+/// series again, so that the answer is the same and only dearer.
+fn matcher(matcher: &TagMatcher) -> Option<Matcher> {
+    let op = match matcher.op {
+        TagOp::Equal => Op::Equal,
+        TagOp::NotEqual => Op::NotEqual,
+        TagOp::Regex => Op::Regex,
+        TagOp::NotRegex => Op::NotRegex,
+    };
+    Matcher::new(&matcher.key, op, &matcher.value).ok()
+}

@@ -1,0 +1,629 @@
+//! One VM: its record, its machine, and the carrying out of what the machine says.
+//!
+//! Owns the lock under which a VM's state changes, and the tasks that belong to a running VM. Never decides
+//! whether a transition is legal: `uni-vmm`'s machine does.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use uni_api::vm::{Logs, Stats, VmDetail, VmInfo};
+use uni_vmm::accel::Decision;
+use uni_vmm::exit::Exit;
+use uni_vmm::id::VmId;
+use uni_vmm::image::{Image, Kind};
+use uni_vmm::links::{self, Direction, Links};
+use uni_vmm::machine::{Action, Event, Injection, Machine, Refused, State};
+use uni_vmm::name::VmName;
+use uni_vmm::paths::Paths;
+use uni_vmm::record::Record;
+use uni_vmm::shim::{self, RunInfo};
+use uni_vmm::spec::Spec;
+use uni_vmm::{id, inject, trace};
+use uni_wire::Timestamp;
+
+use super::traces::Traces;
+use super::{Context, console, events, process};
+use crate::clock;
+use crate::management;
+
+/// How often a follower of the console looks for more.
+const CONSOLE_LOOK: Duration = Duration::from_millis(20);
+/// A follower that finds less than this at its first look is answered at the next one, so that a flood comes
+/// in pieces and not in crumbs.
+const WORTHWHILE_BYTES: u64 = 64 * 1024;
+/// After the time given to the guest, a kill is expected to work within this.
+const KILL_TIME: Duration = Duration::from_secs(10);
+/// A VM with `--rm` is forgotten this long after its end.
+const REMOVE_DELAY: Duration = Duration::from_secs(1);
+/// QEMU's own messages shown in an error.
+const MESSAGE_BYTES: usize = 2048;
+
+/// One VM.
+#[derive(Debug)]
+pub(crate) struct Vm {
+    id: VmId,
+    id_text: String,
+    pub(super) spec: Spec,
+    pub(super) paths: Paths,
+    pub(super) context: Arc<Context>,
+    traces: Arc<Traces>,
+    inner: Mutex<Inner>,
+    /// What lists, samples and pages ask for: never locked while a record is being written to disk.
+    seen: Mutex<Seen>,
+    /// Counts changes of state, so that waiters wait for a state and not for an edge.
+    changed: watch::Sender<u64>,
+}
+
+/// What changes in a VM's life.
+#[derive(Debug)]
+struct Inner {
+    record: Record,
+    machine: Machine,
+    image: Option<Image>,
+    run: Option<RunInfo>,
+    stop_time: Duration,
+    deadline: Option<(Instant, AbortHandle)>,
+    management: Option<AbortHandle>,
+}
+
+/// What is stored already, and so may be told.
+#[derive(Clone, Debug)]
+struct Seen {
+    state: State,
+    removed: bool,
+    generation: u64,
+    run: Option<RunInfo>,
+    exit: Option<Exit>,
+    started_at: Option<String>,
+}
+
+impl Seen {
+    fn of(inner: &Inner) -> Self {
+        Self {
+            state: inner.machine.state(),
+            removed: inner.machine.is_removed(),
+            generation: inner.machine.generation(),
+            run: inner.run.clone(),
+            exit: inner.machine.last_exit().cloned(),
+            started_at: inner.record.started_at.clone(),
+        }
+    }
+}
+
+/// Whether a start of `spec` passes the daemon's arguments: disks take none.
+pub(super) fn injection(spec: &Spec, image: &Image) -> Injection {
+    let some = image.kind == Kind::PvhElf && !inject::arguments(spec).is_empty();
+    if some { Injection::With } else { Injection::Without }
+}
+
+impl Vm {
+    /// A new VM; [`Vm::store_first`] makes it last.
+    ///
+    /// # Errors
+    /// When the state directory's path cannot hold its files.
+    pub(super) fn create(
+        context: Arc<Context>,
+        spec: Spec,
+        id: VmId,
+        image: Image,
+        accel: Decision,
+        auto_remove: bool,
+    ) -> anyhow::Result<Arc<Self>> {
+        let machine = Machine::new(injection(&spec, &image));
+        let mut record = process::new_record(id, &spec, &machine, accel, clock::now());
+        record.config.auto_remove = auto_remove;
+        Self::new(context, record, spec, machine, Some(image))
+    }
+
+    /// Writes the new VM's record.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing is then left of the VM.
+    pub(super) fn store_first(&self) -> anyhow::Result<()> {
+        tokio::task::block_in_place(|| {
+            let saved = self.context.records.save(&self.lock().record);
+            if saved.is_err() {
+                let _ = self.context.records.remove(self.id);
+            }
+            saved
+        })?;
+        events::record(&self.context, self.name(), "create", "created");
+        Ok(())
+    }
+
+    /// A VM from its record.
+    ///
+    /// # Errors
+    /// When the record holds what cannot be run.
+    pub(super) fn load(context: Arc<Context>, mut record: Record) -> anyhow::Result<Arc<Self>> {
+        if record.config.name.parse::<VmName>().is_err() {
+            // older installations allowed any name, and none
+            tracing::warn!(
+                vm_id = record.id.to_string(),
+                name = record.config.name,
+                "unusable VM name: the id is used"
+            );
+            record.config.name = record.id.to_string();
+        }
+        let spec = record.config.to_spec().with_context(|| format!("record of VM {}", record.id))?;
+        let machine = Machine::restore(record.lifecycle.clone());
+        Self::new(context, record, spec, machine, None)
+    }
+
+    fn new(
+        context: Arc<Context>,
+        record: Record,
+        spec: Spec,
+        machine: Machine,
+        image: Option<Image>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let id = record.id;
+        let paths = Paths::new(&context.state_dir, id)?;
+        let stop_time = Duration::from_secs(record.stop_seconds.unwrap_or(super::DEFAULT_STOP_SECONDS));
+        let inner = Inner { record, machine, image, run: None, stop_time, deadline: None, management: None };
+        let changed = watch::channel(0).0;
+        let seen = Mutex::new(Seen::of(&inner));
+        let inner = Mutex::new(inner);
+        let traces = Traces::new(&spec.image);
+        let id_text = id.to_string();
+        Ok(Arc::new(Self { id, id_text, spec, paths, context, traces, inner, seen, changed }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id as it is written.
+    pub(crate) fn id(&self) -> &str {
+        &self.id_text
+    }
+
+    /// The id.
+    pub(super) fn vm_id(&self) -> VmId {
+        self.id
+    }
+
+    /// The name.
+    pub(crate) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// The state's word.
+    pub(crate) fn state(&self) -> &'static str {
+        self.machine_state().as_str()
+    }
+
+    /// The state.
+    pub(super) fn machine_state(&self) -> State {
+        self.seen().state
+    }
+
+    /// Whether it was removed.
+    pub(super) fn is_removed(&self) -> bool {
+        self.seen().removed
+    }
+
+    /// How the last run ended.
+    pub(super) fn last_exit(&self) -> Option<Exit> {
+        self.seen().exit.clone()
+    }
+
+    fn dir(&self) -> &Path {
+        self.paths.dir()
+    }
+
+    /// QEMU's pid and start time while it lives.
+    pub(crate) fn process(&self) -> Option<(u32, u64)> {
+        let seen = self.seen();
+        let run = seen.run.as_ref()?;
+        Some((run.qemu.pid, run.qemu.start_ticks))
+    }
+
+    /// When it was last started, as answers have it; empty before.
+    pub(crate) fn started_at(&self) -> String {
+        process::answer_time(self.seen().started_at.as_deref())
+    }
+
+    /// The link counters; none before the first start.
+    pub(crate) fn links(&self) -> Option<Links> {
+        links::read(self.dir()).ok()
+    }
+
+    /// Whether the guest has sent a frame: it has come as far as its network.
+    pub(super) fn has_spoken(&self) -> bool {
+        let generation = self.seen().generation;
+        let spoke = |links: &Links| {
+            links.generation == generation
+                && [id::Link::Service, id::Link::Management]
+                    .iter()
+                    .any(|&link| links.of(link, Direction::FromVm).frames > 0)
+        };
+        self.links().is_some_and(|links| spoke(&links))
+    }
+
+    /// How long the next stop gives the guest; a stop that is under way and would wait longer is hastened.
+    pub(super) fn set_stop_time(self: &Arc<Self>, time: Duration) {
+        tokio::task::block_in_place(|| {
+            let mut inner = self.lock();
+            inner.stop_time = time;
+            inner.record.stop_seconds = Some(time.as_secs());
+            let generation = inner.machine.generation();
+            if inner.deadline.as_ref().is_some_and(|(at, _)| *at > Instant::now() + time) {
+                self.arm(&mut inner, generation);
+            }
+        });
+    }
+
+    fn arm(self: &Arc<Self>, inner: &mut Inner, generation: u64) {
+        disarm(inner);
+        let wait = process::deadline(Arc::clone(self), generation, inner.stop_time);
+        inner.deadline = Some((Instant::now() + inner.stop_time, tokio::spawn(wait).abort_handle()));
+    }
+
+    /// Lets the machine take `event` and carries out what it says.
+    ///
+    /// # Errors
+    /// When the machine refuses the request.
+    pub(super) fn apply(self: &Arc<Self>, event: Event) -> Result<(), Refused> {
+        // records are synced to disk on the way: other tasks of this thread must not wait for that
+        tokio::task::block_in_place(|| {
+            let mut inner = self.lock();
+            let actions = inner.machine.handle(event)?;
+            self.carry_out(&mut inner, actions);
+            Ok(())
+        })
+    }
+
+    fn carry_out(self: &Arc<Self>, inner: &mut Inner, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Persist => self.persist(inner),
+                Action::Announce { from, to } => self.announce(inner, from, to),
+                Action::AnnounceRetry => {
+                    let text = "the guest refused the added arguments (status 64) and is started once more without them";
+                    events::record(&self.context, self.name(), "start", text);
+                }
+                Action::SpawnShim { generation, injection } => {
+                    tokio::spawn(process::start(
+                        Arc::clone(self),
+                        generation,
+                        injection,
+                        inner.image.clone(),
+                    ));
+                }
+                // no time to react to it
+                Action::PowerDown { .. } if inner.stop_time.is_zero() => {}
+                Action::PowerDown { generation } => {
+                    tokio::spawn(process::power_down(Arc::clone(self), generation));
+                }
+                Action::ArmDeadline { generation } => self.arm(inner, generation),
+                Action::CancelDeadline => disarm(inner),
+                Action::Kill { .. } => self.kill(inner),
+                Action::Remove => self.remove_files(),
+            }
+        }
+        *self.seen() = Seen::of(inner);
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Stores the record before anyone learns of the change.
+    fn persist(&self, inner: &mut Inner) {
+        inner.record.lifecycle = inner.machine.to_stored();
+        inner.record.pid = inner.run.as_ref().map_or(0, |run| run.qemu.pid);
+        let now = Some(process::record_time(clock::now()));
+        match inner.machine.state() {
+            State::Starting => {
+                inner.record.started_at = now;
+                inner.record.stopped_at = None;
+                inner.record.daemon_recovered = false;
+            }
+            State::Stopped if inner.record.stopped_at.is_none() => inner.record.stopped_at = now,
+            _ => {}
+        }
+        if let Err(error) = self.context.records.save(&inner.record) {
+            tracing::error!(
+                vm_id = self.id(),
+                err = format!("{:#}", anyhow::Error::new(error)),
+                "save the VM record"
+            );
+        }
+    }
+
+    fn announce(self: &Arc<Self>, inner: &mut Inner, from: State, to: State) {
+        tracing::info!(vm_id = self.id(), from = from.as_str(), to = to.as_str(), "vm state transition");
+        self.context.live.state(self.name(), to.as_str());
+        match to {
+            State::Running => {
+                events::record(&self.context, self.name(), "start", "running");
+                let link = management::serve(
+                    self.name().to_owned(),
+                    self.paths.management(),
+                    Arc::clone(&self.context.ingest),
+                );
+                inner.management = Some(tokio::spawn(link).abort_handle());
+            }
+            State::Stopping => {
+                events::record(
+                    &self.context,
+                    self.name(),
+                    "stop",
+                    &format!("{:?} requested", inner.machine.intent()).to_lowercase(),
+                );
+            }
+            State::Stopped => self.went_down(inner),
+            State::Created | State::Starting => {}
+        }
+    }
+
+    fn went_down(self: &Arc<Self>, inner: &mut Inner) {
+        abort(&mut inner.management);
+        if let Some(run) = inner.run.take() {
+            self.context.peers.close(run.qemu.pid);
+        }
+        let how = inner.machine.last_exit().map_or_else(String::new, ToString::to_string);
+        events::record(&self.context, self.name(), "exit", &how);
+        self.context.live.forget(self.name());
+        if inner.record.config.auto_remove {
+            let vm = Arc::clone(self);
+            tokio::spawn(async move {
+                // followers of the console read its end first
+                tokio::time::sleep(REMOVE_DELAY).await;
+                let _ = vm.apply(Event::RemoveRequested);
+            });
+        }
+    }
+
+    fn kill(&self, inner: &Inner) {
+        let run = inner.run.clone().or_else(|| shim::find(self.dir(), self.id));
+        // a QEMU that is gone already is what was wanted
+        if let Some(Err(error)) = run.map(|run| run.kill_qemu())
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::error!(vm_id = self.id(), err = error.to_string(), "kill QEMU");
+        }
+    }
+
+    fn remove_files(&self) {
+        if let Err(error) = self.context.records.remove(self.id) {
+            tracing::error!(
+                vm_id = self.id(),
+                err = format!("{:#}", anyhow::Error::new(error)),
+                "remove the VM's files"
+            );
+        }
+        events::record(&self.context, self.name(), "remove", "removed");
+    }
+
+    /// A guest that may reach out is known again at the listeners on loopback.
+    fn watch_peer(&self, run: &RunInfo) {
+        if self.spec.reaches_out() {
+            self.context.peers.open(run.qemu.pid, self.name());
+        }
+    }
+
+    /// QEMU lives: remembers who it is, so that samples and kills find it.
+    pub(super) fn set_run(&self, run: RunInfo) {
+        self.watch_peer(&run);
+        self.seen().run = Some(run.clone());
+        self.lock().run = Some(run);
+    }
+
+    /// Takes over what the last daemon left: a living QEMU, or the news of its end.
+    pub(super) async fn recover(self: &Arc<Self>) {
+        if matches!(self.machine_state(), State::Created | State::Stopped) {
+            return;
+        }
+        process::until_shim_settles(self.dir()).await;
+        let found = shim::find(self.dir(), self.id);
+        let mut inner = self.lock();
+        let exit = match &found {
+            Some(_) => None,
+            None => Some(process::recorded_exit(self.dir())),
+        };
+        if found.is_none() {
+            inner.record.daemon_recovered = true;
+        }
+        inner.run.clone_from(&found);
+        if let Some(run) = &found {
+            self.watch_peer(run);
+        }
+        let was_running = inner.machine.state() == State::Running;
+        let actions = inner.machine.recover(exit);
+        self.carry_out(&mut inner, actions);
+        let Some(run) = found else { return };
+        if was_running && inner.management.is_none() {
+            // the machine announces only changes, and this VM has not changed
+            let link = management::serve(
+                self.name().to_owned(),
+                self.paths.management(),
+                Arc::clone(&self.context.ingest),
+            );
+            inner.management = Some(tokio::spawn(link).abort_handle());
+        }
+        drop(inner);
+        tracing::info!(vm_id = self.id(), pid = run.qemu.pid, "vm taken over");
+        events::record(&self.context, self.name(), "adopt", "taken over by a restarted unid");
+        tokio::spawn(process::watch_adopted(Arc::clone(self), run));
+    }
+
+    /// Ends and forgets a VM whose start failed.
+    pub(super) async fn discard(self: &Arc<Self>) {
+        let _ = self.apply(Event::KillRequested);
+        let _ = self.until_down(Duration::ZERO).await;
+        let _ = self.apply(Event::RemoveRequested);
+    }
+
+    /// Waits until the VM is down: the time given to the guest, and what a kill may take.
+    ///
+    /// # Errors
+    /// When it stays up.
+    pub(super) async fn until_down(&self, given: Duration) -> anyhow::Result<()> {
+        let mut changes = self.changed.subscribe();
+        let down = async {
+            while !matches!(self.machine_state(), State::Stopped | State::Created) {
+                if changes.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(given + KILL_TIME, down).await.is_err() {
+            bail!(
+                "it is still {} after {:?}; {}",
+                self.state(),
+                given + KILL_TIME,
+                self.hypervisor_messages()
+            );
+        }
+        Ok(())
+    }
+
+    /// What QEMU and the shim themselves printed, for an error message.
+    pub(super) fn hypervisor_messages(&self) -> String {
+        match shim::messages(self.dir(), MESSAGE_BYTES) {
+            text if text.is_empty() => "QEMU said nothing".to_owned(),
+            text => format!("QEMU said: {text}"),
+        }
+    }
+
+    /// The end of the console, for an error message.
+    pub(super) async fn last_words(self: &Arc<Self>, max: usize) -> String {
+        let dir = self.dir().to_path_buf();
+        let read = tokio::task::spawn_blocking(move || console::tail(&dir, max as u64, true)).await;
+        let text = read.ok().and_then(Result::ok).map(|text| text.text).unwrap_or_default();
+        let text = self.name_addresses(text).await;
+        text.trim_end().chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+    }
+
+    /// The console's text with function, file and line beside the addresses of a stack trace.
+    async fn name_addresses(self: &Arc<Self>, text: String) -> String {
+        if !trace::has_addresses(&text) {
+            return text;
+        }
+        let (vm, plain) = (Arc::clone(self), text.clone());
+        let name = move || vm.traces.name(vm.id(), vm.started(), &plain);
+        // a panic while a damaged twin is read costs the names and not the console
+        tokio::task::spawn_blocking(name).await.unwrap_or(text)
+    }
+
+    /// When it was last started.
+    fn started(&self) -> Option<Timestamp> {
+        let time: jiff::Timestamp = self.lock().record.started_at.as_deref()?.parse().ok()?;
+        Some(Timestamp(i64::try_from(time.as_nanosecond()).ok()?))
+    }
+
+    /// Where the console ends now.
+    pub(crate) fn console_end(&self) -> u64 {
+        console::end(self.dir())
+    }
+
+    /// The last `max` bytes of the console.
+    ///
+    /// # Errors
+    /// When the console cannot be read.
+    pub(crate) async fn logs_tail(self: &Arc<Self>, max: u64) -> anyhow::Result<Logs> {
+        self.logs(console::Wanted { tail_bytes: Some(max), ..console::Wanted::default() }, Duration::ZERO)
+            .await
+    }
+
+    /// What is on the console from byte `from` on, at most `max` bytes.
+    ///
+    /// # Errors
+    /// When the console cannot be read.
+    pub(crate) async fn logs_from(self: &Arc<Self>, from: u64, max: u64) -> anyhow::Result<Logs> {
+        let (dir, down) = (self.dir().to_path_buf(), self.is_down());
+        let text = tokio::task::spawn_blocking(move || console::read(&dir, from, max, down)).await??;
+        Ok(self.make_logs(text).await)
+    }
+
+    /// The piece of the console that is `wanted`. Waits up to `wait` for something to come.
+    ///
+    /// # Errors
+    /// When the console cannot be read, or there is no such run.
+    pub(super) async fn logs(
+        self: &Arc<Self>,
+        wanted: console::Wanted,
+        wait: Duration,
+    ) -> anyhow::Result<Logs> {
+        let start = Instant::now();
+        let mut worthwhile = WORTHWHILE_BYTES;
+        loop {
+            // asked before reading: what was printed before the end is then read too
+            let down = self.is_down();
+            let dir: PathBuf = self.dir().to_path_buf();
+            let read = move || console::wanted(&dir, wanted, down);
+            let text = tokio::task::spawn_blocking(read).await??;
+            if text.ended || text.next - text.from >= worthwhile || start.elapsed() >= wait {
+                return Ok(self.make_logs(text).await);
+            }
+            worthwhile = 1;
+            tokio::time::sleep(CONSOLE_LOOK).await;
+        }
+    }
+
+    /// Whether nothing more can come on the console.
+    fn is_down(&self) -> bool {
+        self.process().is_none() && self.machine_state() != State::Starting
+    }
+
+    async fn make_logs(self: &Arc<Self>, text: console::Text) -> Logs {
+        let console::Text { text, from, next, missed_bytes, run, ended } = text;
+        let logs = self.name_addresses(text).await;
+        Logs { id: self.id_text.clone(), logs, from, next, missed_bytes, run, ended }
+    }
+
+    /// Figures of a VM that is not measured.
+    pub(super) fn no_stats(&self) -> Stats {
+        Stats {
+            id: self.id_text.clone(),
+            state: self.state().to_owned(),
+            cpu_pct: 0.0,
+            mem_bytes: 0,
+            net_rx_bytes: 0,
+            net_tx_bytes: 0,
+            disk_bytes: 0,
+            timestamp: clock::rfc3339(Some(clock::now())),
+            source: "fallback".to_owned(),
+            links: Vec::new(),
+        }
+    }
+
+    /// As lists show it.
+    pub(crate) fn info(&self) -> VmInfo {
+        VmInfo {
+            id: self.id_text.clone(),
+            state: self.state().to_owned(),
+            image: self.spec.image.display().to_string(),
+            name: self.name().to_owned(),
+            health: String::new(),
+        }
+    }
+
+    /// Everything there is to know.
+    pub(crate) fn detail(&self) -> VmDetail {
+        // the lock may be held while a record is written to disk
+        tokio::task::block_in_place(|| {
+            let inner = self.lock();
+            process::detail(&self.spec, &inner.record, &inner.machine, inner.run.as_ref())
+        })
+    }
+}
+
+fn disarm(inner: &mut Inner) {
+    if let Some((_, wait)) = inner.deadline.take() {
+        wait.abort();
+    }
+}
+
+fn abort(handle: &mut Option<AbortHandle>) {
+    if let Some(handle) = handle.take() {
+        handle.abort();
+    }
+}
