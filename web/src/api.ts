@@ -1,0 +1,125 @@
+// Owns the requests to the daemon: addresses, deadlines, the event streams and their return after a loss.
+// Never draws; what arrives is checked in decode.ts.
+
+import {
+  type Charts,
+  type ConsoleChunk,
+  decodeCharts,
+  decodeConsole,
+  decodeOverview,
+  decodeStats,
+  decodeVmDetail,
+  type Overview,
+  type Stats,
+  type VmDetail,
+} from "./decode.ts";
+
+const API = "/ui/api";
+const DEADLINE_MS = 10_000;
+const RETRY_MS = 2_000;
+const MOST_RETRY_MS = 16_000;
+/** A browser has six connections to one origin: tabs that nobody looks at give theirs back. */
+const HIDDEN_MS = 30_000;
+
+/** The daemon has no VM of this name. */
+export class VmNotFound extends Error {}
+
+async function fetchJson(path: string): Promise<unknown> {
+  const answer = await fetch(`${API}${path}`, { signal: AbortSignal.timeout(DEADLINE_MS), cache: "no-store" });
+  if (answer.status === 404) throw new VmNotFound("vm not found");
+  if (!answer.ok) throw new Error(`the daemon answered ${answer.status} to ${path}`);
+  return answer.json();
+}
+
+function vmPath(vm: string): string {
+  return `/vm/${encodeURIComponent(vm)}`;
+}
+
+/** All VMs, once. */
+export async function fetchOverview(): Promise<Overview> {
+  return decodeOverview(await fetchJson("/overview"));
+}
+
+/** One VM without its curves. */
+export async function fetchVm(vm: string): Promise<VmDetail> {
+  return decodeVmDetail(await fetchJson(vmPath(vm)));
+}
+
+/** One VM's newest figures. */
+export async function fetchStats(vm: string): Promise<Stats> {
+  return decodeStats(await fetchJson(`${vmPath(vm)}/stats`));
+}
+
+/** One VM's curves over the last `seconds`. */
+export async function fetchCharts(vm: string, seconds: number): Promise<Charts> {
+  return decodeCharts(await fetchJson(`${vmPath(vm)}/charts?seconds=${seconds}`));
+}
+
+/** The newest `bytes` of one VM's console. */
+export async function fetchConsole(vm: string, bytes: number): Promise<ConsoleChunk> {
+  return decodeConsole(await fetchJson(`${vmPath(vm)}/console?tail=${bytes}`));
+}
+
+/** What a stream tells about itself: first answer, loss, return. */
+export type StreamStatus = "open" | "lost" | "reopened";
+
+/** What to do with each kind of event; the argument is the parsed JSON, unchecked. */
+export type StreamHandlers = Record<string, (data: unknown) => void>;
+
+/**
+ * Follows an event stream for the life of the page. The browser reconnects by itself unless it was refused;
+ * then it is tried again here, ever more slowly. A hidden page lets go and returns when it is seen again.
+ */
+function follow(path: string, handlers: StreamHandlers, onStatus: (status: StreamStatus) => void): void {
+  let source: EventSource | undefined;
+  let opened = false;
+  let retryMs = RETRY_MS;
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const connect = (): void => {
+    source?.close();
+    source = new EventSource(`${API}${path}`);
+    source.onopen = () => {
+      retryMs = RETRY_MS;
+      onStatus(opened ? "reopened" : "open");
+      opened = true;
+    };
+    source.onerror = () => {
+      onStatus("lost");
+      if (source?.readyState !== EventSource.CLOSED) return;
+      clearTimeout(timer);
+      timer = setTimeout(connect, retryMs);
+      retryMs = Math.min(retryMs * 2, MOST_RETRY_MS);
+    };
+    for (const [event, handle] of Object.entries(handlers)) {
+      source.addEventListener(event, (message) => handle(parse(message)));
+    }
+  };
+  const letGo = (): void => {
+    source?.close();
+    source = undefined;
+  };
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(timer);
+    if (document.hidden) timer = setTimeout(letGo, HIDDEN_MS);
+    else if (source === undefined || source.readyState === EventSource.CLOSED) connect();
+  });
+  connect();
+}
+
+function parse(message: MessageEvent<unknown>): unknown {
+  try {
+    return JSON.parse(String(message.data));
+  } catch {
+    return null;
+  }
+}
+
+/** Follows the overview of all VMs. */
+export function followOverview(onOverview: (overview: Overview) => void, onStatus: (status: StreamStatus) => void): void {
+  follow("/overview/stream", { overview: (data) => onOverview(decodeOverview(data)) }, onStatus);
+}
+
+/** Follows one VM: points, marks, state, console. */
+export function followVm(vm: string, handlers: StreamHandlers, onStatus: (status: StreamStatus) => void): void {
+  follow(`${vmPath(vm)}/stream`, handlers, onStatus);
+}

@@ -1,0 +1,232 @@
+// Owns the shapes that the daemon sends and their checking: what does not fit is left out, never trusted.
+// Never fetches, never draws.
+
+/** One row of the list page; `null` means not measured. */
+export interface OverviewVm {
+  id: string;
+  name: string;
+  state: string;
+  health: string;
+  image: string;
+  cpuPercent: number | null;
+  memoryBytes: number | null;
+  guestHeapBytes: number | null;
+  receivedBitsPerSecond: number | null;
+  sentBitsPerSecond: number | null;
+  /** RFC 3339, or empty. */
+  startedAt: string;
+}
+
+/** All VMs with their newest figures. */
+export interface Overview {
+  version: string;
+  vms: OverviewVm[];
+}
+
+/** One published port. */
+export interface PortMap {
+  hostPort: number;
+  guestPort: number;
+  protocol: string;
+}
+
+/** What is known about one VM apart from its curves. */
+export interface VmDetail {
+  id: string;
+  name: string;
+  state: string;
+  health: string;
+  image: string;
+  memory: string;
+  cpus: number | null;
+  restartPolicy: string;
+  restartCount: number | null;
+  createdAt: string;
+  startedAt: string;
+  stoppedAt: string;
+  ipAddress: string;
+  gatewayIp: string;
+  env: string[];
+  ports: PortMap[];
+}
+
+/** The newest measured figures of one VM. */
+export interface Stats {
+  cpuPercent: number | null;
+  memoryBytes: number | null;
+  receivedBytes: number | null;
+  sentBytes: number | null;
+  source: string;
+}
+
+/** One point: key of its curve, milliseconds since the Unix epoch, value. */
+export type Point = readonly [key: string, timeMs: number, value: number];
+
+/** Something that happened to the VM. */
+export interface Mark {
+  timeMs: number;
+  event: string;
+  text: string;
+}
+
+/** The curves of one VM over a span of time; absent figures are already left out. */
+export interface Charts {
+  fromMs: number;
+  toMs: number;
+  stepMs: number;
+  series: Map<string, { times: number[]; values: number[] }>;
+  marks: Mark[];
+}
+
+/** A piece of console; `from` and `next` are positions in bytes since the VM was created. */
+export interface ConsoleChunk {
+  from: number;
+  next: number;
+  text: string;
+}
+
+type Fields = Record<string, unknown>;
+
+function fields(value: unknown): Fields {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
+}
+
+function list(value: unknown): unknown[] {
+  return Array.isArray(value) ? value : [];
+}
+
+function text(value: unknown): string {
+  return typeof value === "string" ? value : "";
+}
+
+function number(value: unknown): number | null {
+  return typeof value === "number" && Number.isFinite(value) ? value : null;
+}
+
+function overviewVm(value: unknown): OverviewVm {
+  const from = fields(value);
+  return {
+    id: text(from["id"]),
+    name: text(from["name"]),
+    state: text(from["state"]),
+    health: text(from["health"]),
+    image: text(from["image"]),
+    cpuPercent: number(from["cpu_pct"]),
+    memoryBytes: number(from["mem_bytes"]),
+    guestHeapBytes: number(from["guest_heap_bytes"]),
+    receivedBitsPerSecond: number(from["net_rx_bps"]),
+    sentBitsPerSecond: number(from["net_tx_bps"]),
+    startedAt: text(from["started_at"]),
+  };
+}
+
+/** The overview; a VM without an id is left out. */
+export function decodeOverview(value: unknown): Overview {
+  const from = fields(value);
+  const vms = list(from["vms"]).map(overviewVm);
+  return { version: text(from["version"]), vms: vms.filter((vm) => vm.id !== "") };
+}
+
+function portMap(value: unknown): PortMap {
+  const from = fields(value);
+  return {
+    hostPort: number(from["host_port"]) ?? 0,
+    guestPort: number(from["guest_port"]) ?? 0,
+    protocol: text(from["protocol"]) || "tcp",
+  };
+}
+
+/** A VM's detail. */
+export function decodeVmDetail(value: unknown): VmDetail {
+  const from = fields(value);
+  return {
+    id: text(from["id"]),
+    name: text(from["name"]),
+    state: text(from["state"]),
+    health: text(from["health"]),
+    image: text(from["image"]),
+    memory: text(from["memory"]),
+    cpus: number(from["cpus"]),
+    restartPolicy: text(from["restart_policy"]),
+    restartCount: number(from["restart_count"]),
+    createdAt: text(from["created_at"]),
+    startedAt: text(from["started_at"]),
+    stoppedAt: text(from["stopped_at"]),
+    ipAddress: text(from["ip_address"]),
+    gatewayIp: text(from["gateway_ip"]),
+    env: list(from["env"]).map(text),
+    ports: list(from["ports"]).map(portMap),
+  };
+}
+
+/** A VM's newest figures. */
+export function decodeStats(value: unknown): Stats {
+  const from = fields(value);
+  return {
+    cpuPercent: number(from["cpu_pct"]),
+    memoryBytes: number(from["mem_bytes"]),
+    receivedBytes: number(from["net_rx_bytes"]),
+    sentBytes: number(from["net_tx_bytes"]),
+    source: text(from["source"]),
+  };
+}
+
+/** A lifecycle mark, or nothing when it has no time. */
+export function decodeMark(value: unknown): Mark | undefined {
+  const from = fields(value);
+  const timeMs = number(from["time"]);
+  return timeMs === null ? undefined : { timeMs, event: text(from["event"]), text: text(from["text"]) };
+}
+
+function curve(value: unknown): { times: number[]; values: number[] } {
+  const from = fields(value);
+  const values = list(from["values"]);
+  const kept: { times: number[]; values: number[] } = { times: [], values: [] };
+  list(from["times"]).forEach((time, index) => {
+    const timeMs = number(time);
+    const figure = number(values[index]);
+    if (timeMs === null || figure === null) return;
+    kept.times.push(timeMs);
+    kept.values.push(figure);
+  });
+  return kept;
+}
+
+/** The curves; nulls are dropped here, gaps are found again from the distances. */
+export function decodeCharts(value: unknown): Charts {
+  const from = fields(value);
+  const series = new Map<string, { times: number[]; values: number[] }>();
+  for (const [key, points] of Object.entries(fields(from["series"]))) series.set(key, curve(points));
+  const marks = list(from["marks"]).map(decodeMark);
+  return {
+    fromMs: number(from["from"]) ?? 0,
+    toMs: number(from["to"]) ?? 0,
+    stepMs: Math.max(1, number(from["step"]) ?? 1000),
+    series,
+    marks: marks.filter((mark) => mark !== undefined),
+  };
+}
+
+/** New points; a malformed one is left out, its neighbours stay. */
+export function decodePoints(value: unknown): Point[] {
+  const points: Point[] = [];
+  for (const entry of list(fields(value)["points"])) {
+    const [key, time, figure] = list(entry);
+    const timeMs = number(time);
+    const size = number(figure);
+    if (typeof key === "string" && timeMs !== null && size !== null) points.push([key, timeMs, size]);
+  }
+  return points;
+}
+
+/** A change of state. */
+export function decodeState(value: unknown): { state: string; health: string } {
+  const from = fields(value);
+  return { state: text(from["state"]), health: text(from["health"]) };
+}
+
+/** A piece of console. */
+export function decodeConsole(value: unknown): ConsoleChunk {
+  const from = fields(value);
+  return { from: number(from["from"]) ?? 0, next: number(from["next"]) ?? 0, text: text(from["text"]) };
+}
