@@ -1,0 +1,101 @@
+//! The global allocator and its figures. It is filled once, from the memory the image leaves free; it never
+//! grows.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+
+/// What the heap holds and has held. All sizes in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeapStatistics {
+    /// Memory the heap manages.
+    pub size_bytes: u64,
+    /// Memory in use, with the allocator's rounding.
+    pub used_bytes: u64,
+    /// Memory asked for and not yet returned, without rounding.
+    pub live_bytes: u64,
+    /// The largest `live_bytes` since boot.
+    pub peak_bytes: u64,
+    /// Blocks in use.
+    pub live_blocks: u64,
+    /// All memory ever asked for; never falls.
+    pub allocated_bytes: u64,
+    /// Requests that could not be met.
+    pub failed: u64,
+}
+
+struct Allocator {
+    heap: UnsafeCell<linked_list_allocator::Heap>,
+    statistics: UnsafeCell<HeapStatistics>,
+}
+
+// SAFETY: there is one CPU, and interrupt handlers never allocate.
+unsafe impl Sync for Allocator {}
+
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator {
+    heap: UnsafeCell::new(linked_list_allocator::Heap::empty()),
+    statistics: UnsafeCell::new(HeapStatistics {
+        size_bytes: 0,
+        used_bytes: 0,
+        live_bytes: 0,
+        peak_bytes: 0,
+        live_blocks: 0,
+        allocated_bytes: 0,
+        failed: 0,
+    }),
+};
+
+impl HeapStatistics {
+    fn allocated(&mut self, bytes: u64) {
+        self.live_blocks += 1;
+        self.allocated_bytes += bytes;
+        self.live_bytes += bytes;
+        self.peak_bytes = self.peak_bytes.max(self.live_bytes);
+    }
+
+    fn freed(&mut self, bytes: u64) {
+        self.live_blocks -= 1;
+        self.live_bytes -= bytes;
+    }
+}
+
+// SAFETY: blocks come from `linked_list_allocator`, which keeps the contract; see `Sync` for exclusion.
+unsafe impl GlobalAlloc for Allocator {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: one CPU, no reentry: these are the only references.
+        let (heap, statistics) = unsafe { (&mut *self.heap.get(), &mut *self.statistics.get()) };
+        let Ok(block) = heap.allocate_first_fit(layout) else {
+            statistics.failed += 1;
+            return core::ptr::null_mut();
+        };
+        statistics.allocated(layout.size() as u64);
+        block.as_ptr()
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        let Some(block) = NonNull::new(block) else { return };
+        // SAFETY: as above, and the caller returns a block of this heap with its layout.
+        unsafe {
+            (*self.statistics.get()).freed(layout.size() as u64);
+            (*self.heap.get()).deallocate(block, layout);
+        }
+    }
+}
+
+/// Gives the heap its memory.
+///
+/// # Safety
+/// `start..end` must be mapped memory nobody else uses, from now on for ever; call once.
+pub(crate) unsafe fn initialise(start: usize, end: usize) {
+    // SAFETY: the caller vouches for the range; nothing has been allocated yet.
+    unsafe { (*ALLOCATOR.heap.get()).init(core::ptr::with_exposed_provenance_mut(start), end - start) }
+}
+
+/// The figures at this moment.
+#[must_use]
+pub fn heap_statistics() -> HeapStatistics {
+    // SAFETY: one CPU, and neither reference outlives this function.
+    let (heap, counted) = unsafe { (&*ALLOCATOR.heap.get(), *ALLOCATOR.statistics.get()) };
+    HeapStatistics { size_bytes: heap.size() as u64, used_bytes: heap.used() as u64, ..counted }
+}
