@@ -1,0 +1,349 @@
+//! The guests by themselves, on QEMU started by hand: boot, exit codes, power button, control port, points
+//! that outlive an absent collector, and collectors and syslog sinks that are not there.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use black_box::{PATIENCE, eventually, free_port, free_udp_port, guest};
+
+/// A machine type and what a network card is called there.
+#[derive(Clone, Copy, Debug)]
+struct OnMachine {
+    machine: &'static str,
+    card: &'static str,
+    card_options: &'static str,
+}
+
+/// Every guest runs on both.
+const MACHINES: [OnMachine; 2] = [
+    OnMachine { machine: "microvm", card: "virtio-net-device", card_options: "" },
+    OnMachine {
+        machine: "q35,usb=off,sata=off,smbus=off",
+        card: "virtio-net-pci",
+        card_options: ",romfile=",
+    },
+];
+
+/// Runs one test on every machine.
+fn on_each(test: impl Fn(OnMachine, &Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    MACHINES.into_iter().try_for_each(|on| {
+        let dir = tempfile::tempdir()?;
+        test(on, dir.path()).with_context(|| format!("on {}", on.machine))
+    })
+}
+
+/// QEMU with one guest, both links on user-mode networks; killed when dropped.
+struct Qemu {
+    child: Child,
+    console: std::path::PathBuf,
+    qmp: std::path::PathBuf,
+}
+
+impl Qemu {
+    fn boot(dir: &Path, on: OnMachine, image: &str, control: u16, args: &str) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir_in(dir)?.keep();
+        let (console, qmp) = (dir.join("console"), dir.join("qmp"));
+        let card = |link, mac| format!("{},netdev={link},mac={mac}{}", on.card, on.card_options);
+        let child = Command::new("qemu-system-x86_64")
+            .args(["-M", on.machine, "-accel", "tcg", "-cpu", "max", "-m", "32M"])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
+            .args(["-serial", &format!("file:{}", console.display())])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", qmp.display())])
+            .args(["-netdev", "user,id=service", "-device", &card("service", "02:75:6e:00:00:01")])
+            .arg("-netdev")
+            .arg(format!("user,id=management,net=10.0.3.0/24,hostfwd=tcp:127.0.0.1:{control}-:2323"))
+            .args(["-device", &card("management", "02:75:6e:01:00:01")])
+            .arg("-kernel")
+            .arg(guest(image))
+            .args(["-append", args])
+            .stdin(Stdio::null())
+            .spawn()
+            .context("start qemu-system-x86_64")?;
+        Ok(Self { child, console, qmp })
+    }
+
+    fn console(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned()
+    }
+
+    fn wait_for(&self, text: &str) -> anyhow::Result<()> {
+        eventually(text, || {
+            ensure!(self.console().contains(text), "console: {}", self.console());
+            Ok(())
+        })
+    }
+
+    /// QEMU's exit status once it has ended by itself.
+    fn status(&mut self) -> anyhow::Result<i32> {
+        let child = &mut self.child;
+        let status = eventually("QEMU to end", || child.try_wait()?.context("still running"))?;
+        status.code().context("ended by a signal")
+    }
+
+    fn press_power_button(&self) -> anyhow::Result<()> {
+        let mut stream = UnixStream::connect(&self.qmp)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut lines = BufReader::new(stream.try_clone()?);
+        let mut line = String::new();
+        for command in ["qmp_capabilities", "system_powerdown"] {
+            lines.read_line(&mut line)?;
+            writeln!(stream, "{{\"execute\":\"{command}\"}}")?;
+        }
+        lines.read_line(&mut line)?;
+        Ok(())
+    }
+}
+
+impl Drop for Qemu {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const ADDRESSES: &str =
+    "--name=web --ipv4=10.0.2.15/24 --ipv4-gateway=10.0.2.2 --management-ipv4=10.0.3.15/24";
+
+/// One command, one answer, as the existing tools do it: no newline, wait for the close.
+fn control(port: u16, command: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.write_all(command.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer.trim_end().to_owned())
+}
+
+#[test]
+fn the_power_button_ends_a_guest_in_order() -> anyhow::Result<()> {
+    on_each(|on, dir| {
+        for image in ["hello", "http", "leaky", "plain"] {
+            let mut qemu = Qemu::boot(dir, on, image, free_port()?, ADDRESSES)?;
+            qemu.wait_for("service link is up")?;
+            qemu.press_power_button()?;
+            ensure!(qemu.status()? == 0, "console: {}", qemu.console());
+            ensure!(qemu.console().ends_with("web: stopped\n"), "console: {}", qemu.console());
+        }
+        Ok(())
+    })
+}
+
+/// Even before the guest is up: microvm keeps a press, q35 forgets it, so the host repeats it.
+#[test]
+fn a_power_button_pressed_again_and_again_ends_a_guest_that_is_only_booting() -> anyhow::Result<()> {
+    on_each(|on, dir| {
+        let mut qemu = Qemu::boot(dir, on, "hello", free_port()?, ADDRESSES)?;
+        let status = eventually("QEMU to end by its button", || {
+            // no socket yet, or no QEMU any more
+            let _ = qemu.press_power_button();
+            qemu.child.try_wait()?.context("still running")
+        })?;
+        ensure!(status.code() == Some(0), "{status}; console: {}", qemu.console());
+        Ok(())
+    })
+}
+
+#[test]
+fn unknown_arguments_end_with_64_and_a_message() -> anyhow::Result<()> {
+    on_each(|on, dir| {
+        for (image, argument) in
+            [("hello", "--bogus=1"), ("hello", "--leak-rate=1"), ("leaky", "--leak-rate=x")]
+        {
+            let mut qemu = Qemu::boot(dir, on, image, free_port()?, &format!("--name=web {argument}"))?;
+            // isa-debug-exit: (64 << 1) | 1
+            ensure!(qemu.status()? == 129, "console: {}", qemu.console());
+            let option = argument.split('=').next().unwrap_or_default();
+            ensure!(qemu.console().contains(option), "{}", qemu.console());
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_control_port_answers_and_changes_what_is_sent() -> anyhow::Result<()> {
+    on_each(|on, dir| {
+        let port = free_port()?;
+        let qemu = Qemu::boot(dir, on, "http", port, ADDRESSES)?;
+        qemu.wait_for("no monitor")?;
+        let levels = eventually("an answer", || {
+            let answer = control(port, "l*")?;
+            ensure!(!answer.is_empty());
+            Ok(answer)
+        })?;
+        ensure!(levels.starts_with("ok: *:info,"), "{levels}");
+        let sources = control(port, "m*")?;
+        for source in ["gc:enabled", "memory:enabled", "logs:enabled", "net:enabled", "http_response:enabled"]
+        {
+            ensure!(sources.contains(source), "{source}: {sources}");
+        }
+        ensure!(control(port, "M*:disable,gc:enable\n")? == "ok");
+        ensure!(control(port, "m\r\n")? == "ok: *:disabled,gc:enabled");
+        ensure!(control(port, "L*:debug")? == "ok");
+        ensure!(control(port, "l")? == "ok: *:debug");
+        ensure!(control(port, "lnosuch")? == "error: unknown source: nosuch");
+        ensure!(control(port, "x")?.starts_with("error: "), "unknown command");
+        Ok(())
+    })
+}
+
+#[test]
+fn points_made_while_the_collector_is_away_are_sent_later_with_their_own_time() -> anyhow::Result<()> {
+    on_each(|on, dir| {
+        let collector = free_port()?;
+        let args = format!("{ADDRESSES} --monitor=10.0.3.2:{collector} --interval=1");
+        let qemu = Qemu::boot(dir, on, "hello", free_port()?, &args)?;
+        // nobody listens: the guest says so once
+        qemu.wait_for("not reachable")?;
+        std::thread::sleep(Duration::from_secs(4));
+        let listener = TcpListener::bind(("127.0.0.1", collector))?;
+        let (stream, _) = listener.accept()?;
+        let times = heap_times(stream)?;
+        // made a second apart although they arrived together
+        for pair in times.windows(2) {
+            let apart = pair[1] - pair[0];
+            ensure!((500_000_000..2_500_000_000).contains(&apart), "{times:?}");
+        }
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+        let newest = times.last().copied().unwrap_or_default();
+        ensure!((i128::try_from(now)? - i128::from(newest)).abs() < 10_000_000_000, "wall clock: {newest}");
+        Ok(())
+    })
+}
+
+/// The time stamps of the first five points of `heap`.
+fn heap_times(stream: TcpStream) -> anyhow::Result<Vec<i64>> {
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut times = Vec::new();
+    for line in BufReader::new(stream).lines() {
+        let line = line?;
+        if line.starts_with("heap,") {
+            ensure!(line.contains("vm=web"), "{line}");
+            times.push(line.rsplit(' ').next().context("timestamp")?.parse::<i64>()?);
+        }
+        if times.len() >= 5 {
+            break;
+        }
+    }
+    Ok(times)
+}
+
+/// Takes a connection and the lines that come first on it, and closes it.
+fn take_and_close(listener: &TcpListener) -> anyhow::Result<Option<String>> {
+    let mut stream = match listener.accept() {
+        Ok((stream, _)) => stream,
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+            std::thread::sleep(Duration::from_millis(10));
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+    let mut bytes = [0; 16 * 1024];
+    let read = stream.read(&mut bytes).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes[..read]);
+    // no half line
+    Ok(Some(text.rsplit_once('\n').map_or_else(String::new, |(lines, _)| format!("{lines}\n"))))
+}
+
+#[test]
+fn a_collector_that_closes_every_connection_is_tried_seldom_reported_once_and_given_everything_at_last()
+-> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let args = format!("{ADDRESSES} --monitor=10.0.3.2:{} --interval=1", listener.local_addr()?.port());
+    let qemu = Qemu::boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
+    let mut taken = eventually("a connection", || take_and_close(&listener)?.context("none yet"))?;
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut connections = 1;
+    while Instant::now() < end {
+        if let Some(more) = take_and_close(&listener)? {
+            taken.push_str(&more);
+            connections += 1;
+        }
+    }
+    // waits of 0.1 s or more, doubled up to 2.5 s or more
+    ensure!((3..=9).contains(&connections), "{connections} connections in 10 s");
+    let said = |what: &str| qemu.console().matches(what).count();
+    ensure!((said("is not reachable"), said("is back")) == (1, 0), "console: {}", qemu.console());
+    listener.set_nonblocking(false)?;
+    let (stream, _) = listener.accept()?;
+    let first = taken.lines().find(|line| line.starts_with("heap,")).context("no point of heap")?;
+    let first = first.rsplit(' ').next().context("timestamp")?.parse::<i64>()?;
+    ensure!(heap_times(stream.try_clone()?)?.first() == Some(&first), "acknowledged points are lost");
+    // the same connection, held and read
+    std::thread::spawn(move || std::io::copy(&mut &stream, &mut std::io::sink()));
+    qemu.wait_for("collector is back after")?;
+    ensure!((said("is not reachable"), said("is back")) == (1, 1), "console: {}", qemu.console());
+    Ok(())
+}
+
+#[test]
+fn a_dead_syslog_sink_is_reported_on_the_console_once() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    // a host where nobody listens (QEMU says of a second datagram that the network is unreachable), and an address
+    // nobody has
+    let nobody_listens = format!("10.0.3.2:{}", free_udp_port()?);
+    let reasons: [(&str, &[&str]); 2] = [
+        (&nobody_listens, &["port unreachable, nobody listens there;", "network unreachable;"]),
+        ("10.0.3.99:514", &["no way to it is found;"]),
+    ];
+    for (sink, reasons) in reasons {
+        let port = free_port()?;
+        let qemu =
+            Qemu::boot(dir.path(), MACHINES[0], "hello", port, &format!("{ADDRESSES} --syslog={sink}"))?;
+        let warning = format!("[WARNING] [syslog] syslog sink {sink} is not reachable: ");
+        qemu.wait_for(&warning)?;
+        let is_said = |reason: &&str| qemu.console().contains(&format!("{warning}{reason}"));
+        ensure!(reasons.iter().any(is_said), "console: {}", qemu.console());
+        // it keeps nobody else from being answered
+        for _ in 0..5 {
+            ensure!(control(port, "M*:enable")? == "ok");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        ensure!(qemu.console().matches("[syslog]").count() == 1, "console: {}", qemu.console());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_syslog_sink_that_lives_is_not_warned_of() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let sink = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    sink.set_read_timeout(Some(PATIENCE))?;
+    let args = format!("{ADDRESSES} --syslog=10.0.3.2:{}", sink.local_addr()?.port());
+    let qemu = Qemu::boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
+    let mut bytes = [0; 2048];
+    let (len, _) = sink.recv_from(&mut bytes)?;
+    ensure!(bytes[..len].starts_with(b"<30>"), "{}", bytes[..len].escape_ascii());
+    std::thread::sleep(Duration::from_secs(7));
+    ensure!(!qemu.console().contains("[syslog]"), "console: {}", qemu.console());
+    Ok(())
+}
+
+#[test]
+fn a_guest_that_does_not_ask_for_monitoring_reports_nothing_and_opens_no_port() -> anyhow::Result<()> {
+    on_each(|on, dir| {
+        let (collector, port) = (TcpListener::bind("127.0.0.1:0")?, free_port()?);
+        collector.set_nonblocking(true)?;
+        let args = format!("{ADDRESSES} --monitor=10.0.3.2:{} --interval=1", collector.local_addr()?.port());
+        let qemu = Qemu::boot(dir, on, "plain", port, &args)?;
+        qemu.wait_for("hello from web")?;
+        std::thread::sleep(Duration::from_secs(2));
+        let came = collector.accept().map(|(stream, _)| stream);
+        let nobody = matches!(&came, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock);
+        ensure!(nobody, "a connection to the collector: {came:?}");
+        // QEMU takes the connection and drops it when the guest refuses
+        let answer = control(port, "l*");
+        ensure!(answer.as_deref().unwrap_or_default().is_empty(), "an answer: {answer:?}");
+        Ok(())
+    })
+}

@@ -1,0 +1,88 @@
+//! What must be on the machine, and how it gets there: Debian packages, asked for only when missing.
+//!
+//! Owns the list of programs and packages. Says what is missing and why; needs root only when something is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+
+use crate::step;
+
+/// A program that is not ours to build.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needed {
+    program: &'static str,
+    package: &'static str,
+    why: &'static str,
+}
+
+/// Runs the VMs.
+pub(crate) const QEMU: Needed =
+    Needed { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "runs the VMs" };
+/// Links the guests and the binaries.
+pub(crate) const CC: Needed = Needed { program: "cc", package: "gcc", why: "links what cargo builds" };
+/// Takes the symbols out of the guests' images.
+pub(crate) const STRIP: Needed =
+    Needed { program: "strip", package: "binutils", why: "takes the symbols out of the guests' images" };
+/// Builds the page.
+pub(crate) const NODE: Needed = Needed { program: "node", package: "nodejs", why: "builds the page" };
+/// Installs what the page is built from.
+pub(crate) const NPM: Needed =
+    Needed { program: "npm", package: "npm", why: "installs what the page is built from" };
+/// Drives the pages in a test.
+pub(crate) const CHROMIUM: Needed =
+    Needed { program: "chromium", package: "chromium", why: "drives the pages in a test" };
+/// A client that the API must satisfy.
+pub(crate) const INFLUX: Needed =
+    Needed { program: "influx", package: "influxdb-client", why: "is a client that the API must satisfy" };
+
+/// Makes sure that all of `needed` are there.
+///
+/// # Errors
+/// When one is missing and cannot be installed, with the command that would install it.
+pub(crate) fn ensure(needed: &[Needed]) -> anyhow::Result<()> {
+    let missing: Vec<Needed> = needed.iter().copied().filter(|n| find(n.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for needed in &missing {
+        eprintln!("{} is missing: it {} (Debian package {})", needed.program, needed.why, needed.package);
+    }
+    let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
+    let advice =
+        format!("install it yourself with: apt-get install --no-install-recommends {}", packages.join(" "));
+    if find("apt-get").is_none() {
+        bail!("this machine has no apt-get; install {} by its own means", packages.join(" "));
+    }
+    step::run("refresh the package lists", apt_get().arg("update")).context(advice.clone())?;
+    let install = ["install", "-y", "--no-install-recommends"];
+    step::run(&format!("install {}", packages.join(" ")), apt_get().args(install).args(&packages))
+        .context(advice)
+}
+
+/// `apt-get`, by sudo where that is there and we are not root (apt-get itself says so when it may not).
+fn apt_get() -> Command {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
+    let mut command = if root || find("sudo").is_none() {
+        Command::new("apt-get")
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.arg("apt-get");
+        sudo
+    };
+    command.env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Where `program` is on the PATH.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    std::fs::metadata(file).is_ok_and(|found| {
+        found.is_file() && std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o111 != 0
+    })
+}

@@ -1,0 +1,80 @@
+//! `cargo xtask`: build, guests, demo, test, bench: the same commands for people and for CI.
+//!
+//! Owns the order of steps and what must be installed for each. Never builds by other means than a person
+//! would: cargo, npm, QEMU.
+
+mod bench;
+mod build;
+mod demo;
+mod install;
+mod load;
+mod step;
+mod test;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run and test Uni.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot three unikernels under load and show them on a page, until Ctrl-C
+    Demo {
+        /// End after this time (`30s`, `2m`); succeeds only if inside and outside of every VM arrived
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
+        time: Option<Duration>,
+        /// Also drive both pages in a browser and put screenshots into this directory
+        #[arg(long, value_name = "DIR")]
+        shots: Option<std::path::PathBuf>,
+    },
+    /// Run all tests: format, lints, docs, unit and property tests, black-box tests with real guests, browser
+    Test {
+        /// Leave out the tests that boot guests or drive a browser
+        #[arg(long)]
+        fast: bool,
+    },
+    /// Build the page, the release binaries and the guests
+    Build,
+    /// Build the guests: target/guests/NAME.elf, and the unstripped twin NAME.debug.elf
+    Guests,
+    /// Measure the figures of docs/PERFORMANCE.md
+    Bench,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Demo { time, shots } => demo::run(time, shots.as_deref()),
+        Command::Test { fast } => test::run(fast),
+        Command::Build => build::all(),
+        Command::Guests => build::guests(),
+        Command::Bench => bench::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `30s`, `2m`, `1h`, or a bare number of seconds.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration; write for example 30s, 2m or 1h");
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let seconds = match unit {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(bad()),
+    };
+    number.parse::<u64>().ok().and_then(|n| n.checked_mul(seconds)).map(Duration::from_secs).ok_or_else(bad)
+}
