@@ -33,6 +33,44 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ADDR", default_value = "")]
     ui_addr: String,
 
+    /// Prometheus' /metrics, and /health; empty (the default) turns it off
+    #[arg(long, value_name = "ADDR", default_value = "")]
+    metrics_addr: String,
+
+    /// OTLP collector that traces of VM operations are sent to: `HOST:PORT` for gRPC, `http://...` for HTTP; empty
+    /// (the default) turns tracing off
+    #[arg(long, value_name = "ADDR", default_value = "")]
+    trace_addr: String,
+
+    /// Where VM records are kept
+    #[arg(long, value_enum, default_value_t = VmStore::File)]
+    vm_store: VmStore,
+
+    /// Certificate chain in PEM for the HTTP listeners; with --tls-key
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Private key in PEM of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// File whose first line is the token that HTTP clients must give (`Authorization: Bearer TOKEN`)
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Send what is measured of the VMs from outside to this Influx line protocol listener too; the port is 8094
+    /// if none is named
+    #[arg(long, value_name = "HOST[:PORT]")]
+    influx: Option<String>,
+
+    /// With --influx: tag `vm` with the whole name (`path:label`) instead of its last label
+    #[arg(long, requires = "influx")]
+    no_drop_path: bool,
+
+    /// With --influx: the units and constant fields of albatross on Linux, for dashboards that depend on them
+    #[arg(long, requires = "influx")]
+    albatross_compat: bool,
+
     /// How often what is measured from outside is stored, 1s to 1h: `10s`, `1m30s`, or a bare number of seconds
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_interval)]
     interval: Duration,
@@ -53,6 +91,10 @@ pub(crate) struct Flags {
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
 
+    /// What the log shows: `error`, `warn`, `info`, `debug`, `trace` or `off`, and per target (`info,unid::vms=debug`)
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "UNI_LOG")]
+    pub(crate) log_level: String,
+
     /// Write the manual page unid.8 into this directory and end
     #[arg(long, value_name = "DIR", hide = true)]
     pub(crate) write_man: Option<PathBuf>,
@@ -67,6 +109,15 @@ pub(crate) enum Fsync {
     Interval,
     /// When the kernel sees fit.
     Never,
+}
+
+/// Where VM records are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum VmStore {
+    /// `vms/<id>/state.json` in the state directory.
+    File,
+    /// The SQLite database `vms/vms.db`.
+    Sqlite,
 }
 
 /// Form of the log on stderr.
@@ -86,11 +137,42 @@ pub(crate) struct Config {
     pub(crate) line_addr: Option<SocketAddr>,
     pub(crate) api_addr: Option<SocketAddr>,
     pub(crate) ui_addr: Option<SocketAddr>,
+    pub(crate) metrics_addr: Option<SocketAddr>,
+    pub(crate) trace_addr: String,
+    pub(crate) vm_store: VmStore,
+    pub(crate) access: Access,
+    pub(crate) influx: Option<Influx>,
     pub(crate) interval: Duration,
     pub(crate) retention: Option<Duration>,
     pub(crate) fsync: Fsync,
     pub(crate) qemu: PathBuf,
     pub(crate) log_format: LogFormat,
+}
+
+/// Who may use the HTTP listeners: whoever reaches them, or who has the token; in clear text or under TLS.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Access {
+    /// Certificate chain and private key, both PEM files.
+    pub(crate) tls: Option<(PathBuf, PathBuf)>,
+    /// The file with the token.
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+impl Access {
+    /// Whether strangers may reach a listener: by TLS or by a token they are told from friends.
+    fn is_guarded(&self) -> bool {
+        self.tls.is_some() || self.token_file.is_some()
+    }
+}
+
+/// Where the outside view is pushed to, and how it is spelled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Influx {
+    /// A name or an address.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) keep_path: bool,
+    pub(crate) albatross_units: bool,
 }
 
 impl Flags {
@@ -110,13 +192,26 @@ impl Flags {
     /// # Errors
     /// Says which flag was wrong, what it held and what it may hold.
     pub(crate) fn resolve(self) -> anyhow::Result<Config> {
+        let access = Access { tls: self.tls_cert.zip(self.tls_key), token_file: self.token_file };
+        let http_address = |flag, text: &str| http_address(flag, text, access.is_guarded());
+        let influx = self.influx.as_deref().map(influx_target).transpose()?.map(|(host, port)| Influx {
+            host,
+            port,
+            keep_path: self.no_drop_path,
+            albatross_units: self.albatross_compat,
+        });
         let state_dir = self.state_dir.unwrap_or_else(uni_api::defaults::state_dir);
         Ok(Config {
             state_dir: std::path::absolute(&state_dir)?,
             socket: self.socket.unwrap_or_else(uni_api::defaults::socket_path),
             line_addr: listen_address("--line-addr", &self.line_addr)?,
-            api_addr: listen_address("--api-addr", &self.api_addr)?,
-            ui_addr: listen_address("--ui-addr", &self.ui_addr)?,
+            api_addr: http_address("--api-addr", &self.api_addr)?,
+            ui_addr: http_address("--ui-addr", &self.ui_addr)?,
+            metrics_addr: http_address("--metrics-addr", &self.metrics_addr)?,
+            trace_addr: self.trace_addr,
+            vm_store: self.vm_store,
+            access,
+            influx,
             interval: self.interval,
             retention: self.retention,
             fsync: self.fsync,
@@ -143,9 +238,34 @@ pub(crate) fn lock_path(state_dir: &Path) -> PathBuf {
     state_dir.join("unid.lock")
 }
 
-/// `host:port`, `:port` (loopback) or empty (off). Addresses beyond loopback are refused: they need TLS or a
-/// token, which this version does not have.
+/// An address of the line listener: `host:port`, `:port` (loopback) or empty (off). Beyond loopback it is refused:
+/// its protocol has neither TLS nor tokens.
 fn listen_address(flag: &str, text: &str) -> anyhow::Result<Option<SocketAddr>> {
+    let address = parse_address(flag, text)?;
+    if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+        anyhow::bail!(
+            "{flag} {text}: refuses to listen beyond loopback, because it would take points from anyone; name a \
+             loopback address such as 127.0.0.1:{}",
+            address.port()
+        );
+    }
+    Ok(address)
+}
+
+/// The same for an HTTP listener, which may be reached from elsewhere if TLS or a token guards it.
+fn http_address(flag: &str, text: &str, guarded: bool) -> anyhow::Result<Option<SocketAddr>> {
+    let address = parse_address(flag, text)?;
+    if let Some(address) = address.filter(|address| !guarded && !address.ip().is_loopback()) {
+        anyhow::bail!(
+            "{flag} {text}: refuses to listen beyond loopback, because it would answer anyone; give --tls-cert and \
+             --tls-key, or --token-file, or name a loopback address such as 127.0.0.1:{}",
+            address.port()
+        );
+    }
+    Ok(address)
+}
+
+fn parse_address(flag: &str, text: &str) -> anyhow::Result<Option<SocketAddr>> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -158,14 +278,25 @@ fn listen_address(flag: &str, text: &str) -> anyhow::Result<Option<SocketAddr>> 
             "{flag} {text:?}: not an address; write 127.0.0.1:PORT, :PORT, or nothing to turn it off"
         );
     };
-    if !address.ip().is_loopback() {
-        anyhow::bail!(
-            "{flag} {text}: refuses to listen beyond loopback, because it would answer anyone without TLS or a \
-             token; name a loopback address such as 127.0.0.1:{}",
-            address.port()
-        );
-    }
     Ok(Some(address))
+}
+
+/// `HOST[:PORT]`, where an IPv6 address with a port stands in brackets; the port is 8094 unless named.
+fn influx_target(text: &str) -> anyhow::Result<(String, u16)> {
+    const PORT: u16 = 8094;
+    let bad = || {
+        anyhow::anyhow!("--influx {text:?}: write HOST or HOST:PORT, such as 192.168.42.14 or localhost:8094")
+    };
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok((text.to_owned(), PORT));
+    }
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok().filter(|&port| port != 0).ok_or_else(bad)?),
+        None => (text, PORT),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let known = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:".contains(c));
+    if known { Ok((host.to_owned(), port)) } else { Err(bad()) }
 }
 
 /// A duration as `90s`, `500ms`, `1m30s`, `2h`, `7d`, `1w`, or a bare number of seconds; greater than zero.
@@ -250,6 +381,24 @@ mod tests {
         assert_eq!(listen_address("--x", "").unwrap(), None);
         for text in ["0.0.0.0:8094", "192.168.1.1:1", "nonsense", ":", ":99999"] {
             assert!(listen_address("--x", text).is_err(), "{text}");
+            assert!(http_address("--x", text, false).is_err(), "{text}");
+        }
+        assert_eq!(http_address("--x", "0.0.0.0:1", true).unwrap(), Some("0.0.0.0:1".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_influx_target_is_a_host_with_or_without_a_port() {
+        let target = |text| influx_target(text).map(|(host, port)| format!("{host} {port}"));
+        for (text, expected) in [
+            ("192.168.42.14", "192.168.42.14 8094"),
+            ("collector.example:1", "collector.example 1"),
+            ("::1", "::1 8094"),
+            ("[::1]:9", "::1 9"),
+        ] {
+            assert_eq!(target(text).unwrap(), expected);
+        }
+        for text in ["", ":8094", "host:0", "host:x", "a b", "host:70000", "http://host"] {
+            assert!(target(text).is_err(), "{text}");
         }
     }
 }
