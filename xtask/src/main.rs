@@ -1,4 +1,4 @@
-//! `cargo xtask`: build, guests, demo, test, bench: the same commands for people and for CI.
+//! `cargo xtask`: build, guests, demo, test, bench, deny, audit, fuzz: the same commands for people and for CI.
 //!
 //! Owns the order of steps and what must be installed for each. Never builds by other means than a person
 //! would: cargo, npm, QEMU.
@@ -6,10 +6,13 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod install;
 mod load;
+mod scan;
 mod step;
 mod test;
+mod tools;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,6 +50,26 @@ enum Command {
     Guests,
     /// Measure the figures of docs/PERFORMANCE.md
     Bench,
+    /// Check licences, banned crates, sources and security advisories of all dependencies (cargo deny)
+    Deny(Database),
+    /// Check all dependencies for vulnerabilities (cargo audit)
+    Audit(Database),
+    /// Run the fuzz targets, each for a time
+    Fuzz {
+        /// The targets; all when none is named
+        targets: Vec<String>,
+        /// How long each runs
+        #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration, default_value = "10m")]
+        time: Duration,
+    },
+}
+
+/// Where the security advisories come from.
+#[derive(Debug, clap::Args)]
+struct Database {
+    /// Work offline with this checkout of the RustSec advisory database instead of fetching it
+    #[arg(long, value_name = "DIR")]
+    db: Option<std::path::PathBuf>,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +79,9 @@ fn main() -> ExitCode {
         Command::Build => build::all(),
         Command::Guests => build::guests(),
         Command::Bench => bench::run(),
+        Command::Deny(from) => scan::deny(from.db.as_deref()),
+        Command::Audit(from) => scan::audit(from.db.as_deref()),
+        Command::Fuzz { targets, time } => fuzz::run(&targets, time),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

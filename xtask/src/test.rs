@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use black_box::workspace;
 
-use crate::{build, install, step};
+use crate::{build, install, scan, step};
 
 /// The crates that run on the host; guests are linted and built by themselves.
 const NOT_HOST: [&str; 12] = [
@@ -34,6 +34,7 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<()> {
     step::run("format", build::cargo().args(["fmt", "--all", "--check"]))?;
     page()?;
     lints()?;
+    scan::licenses()?;
     step::run(
         "unit and property tests",
         build::cargo().arg("test").args(["--workspace", "--exclude", "black-box"]).args(NOT_HOST),
