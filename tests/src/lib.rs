@@ -3,6 +3,8 @@
 //! Owns processes it started (all are ended with it) and free ports. Shared by the black-box tests and by
 //! `cargo xtask demo`. Never looks inside a program: it uses what a user has.
 
+pub mod python;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt as _;
@@ -201,7 +203,7 @@ impl Daemon {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The address that `unid` announced for a listener (`line`, `api`, `ui`).
+    /// The address that `unid` announced for a listener (`line`, `api`, `ui`, `metrics`).
     ///
     /// # Errors
     /// When it announced none.

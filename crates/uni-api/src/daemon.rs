@@ -27,7 +27,7 @@ pub struct Version {
 /// One listening socket of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// `control`, `line`, `line-udp`, `api` or `ui`.
+    /// `control`, `line`, `line-udp`, `api`, `ui` or `metrics`.
     pub what: String,
     /// `address:port`, or a path for the control socket.
     pub address: String,

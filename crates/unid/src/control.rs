@@ -59,7 +59,12 @@ pub(crate) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
         Err(_) => {}
     }
     let listener =
-        UnixListener::bind(path).with_context(|| format!("make the control socket {}", path.display()))?;
+        UnixListener::bind(path).with_context(|| {
+            format!(
+                "make the control socket {} (--socket); its directory must be there and yours, else name another path",
+                path.display()
+            )
+        })?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
         .with_context(|| format!("set the mode of {}", path.display()))?;
     Ok(listener)

@@ -23,9 +23,10 @@ use uni_store::{Durability, Options, Store};
 
 use crate::config::{self, Config, Fsync, LogFormat};
 use crate::control::{self, Control};
-use crate::http::{self, App};
+use crate::http::{self, Access, App, Role};
 use crate::ingest::{Ingest, line};
 use crate::live::Live;
+use crate::metrics::{self, Polled, Registry, Sources};
 use crate::peers::Peers;
 use crate::storage::Storage;
 use crate::vms::Manager;
@@ -49,6 +50,7 @@ const WORKER_THREADS: usize = 2;
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     // before anything is made: a daemon that cannot run leaves nothing behind
     control::refuse_if_answered(&config.socket)?;
+    let access = Arc::new(Access::open(&config.access)?);
     make_private_dir(&config.state_dir)?;
     let _lock = lock(&config.state_dir)?;
     raise_file_limit();
@@ -70,7 +72,7 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         .build()
         .context("start the async runtime")?;
     let storage = Storage::new(store).context("make the default database")?;
-    let outcome = runtime.block_on(serve(config, Arc::clone(&storage)));
+    let outcome = runtime.block_on(serve(config, access, Arc::clone(&storage)));
     // tasks end before the store's last sync, so that nothing is written after it
     runtime.shutdown_timeout(Duration::from_secs(2));
     storage.store().sync().context("sync the store at the end")?;
@@ -115,10 +117,11 @@ fn lock(state_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn serve(config: &Config, storage: Arc<Storage>) -> anyhow::Result<()> {
+async fn serve(config: &Config, access: Arc<Access>, storage: Arc<Storage>) -> anyhow::Result<()> {
     let live = Arc::new(Live::default());
     let ingest = Arc::new(Ingest::new(Arc::clone(&storage), Arc::clone(&live)));
     let peers = Arc::new(Peers::default());
+    let registry = Arc::new(Registry::default());
     let mut listeners = Listeners::bind(config).await?;
     // VMs that outlived the last daemon are taken over before anyone can ask for them
     let manager = Manager::open(config, Arc::clone(&ingest), Arc::clone(&live), Arc::clone(&peers)).await?;
@@ -132,8 +135,9 @@ async fn serve(config: &Config, storage: Arc<Storage>) -> anyhow::Result<()> {
         live,
         manager: Arc::clone(&manager),
         interval: config.interval,
-        limits: http::Limits::default(),
+        limits: Arc::default(),
         peers,
+        registry: Arc::clone(&registry),
     });
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),
@@ -144,10 +148,25 @@ async fn serve(config: &Config, storage: Arc<Storage>) -> anyhow::Result<()> {
         cut_clients: AtomicU64::new(0),
     });
     let mut tasks = JoinSet::new();
-    listeners.spawn(&mut tasks, &ingest, &app);
+    let figures = Arc::new(sampler::Figures::default());
+    let polled = Arc::new(Polled::new(&manager, &storage));
+    let sources = Sources {
+        manager: Arc::clone(&manager),
+        ingest: Arc::clone(&ingest),
+        limits: Arc::clone(&app.limits),
+        http: Arc::default(),
+        control: Arc::clone(&control),
+        sampler: Arc::clone(&figures),
+        polled: Arc::clone(&polled),
+    };
+    listeners.spawn(&mut tasks, &ingest, &app, &access, &sources.http);
+    metrics::register(&registry, sources);
+    tasks.spawn(access.keep_fresh());
+    tasks.spawn(metrics::poll_vms(Arc::clone(&polled), Arc::clone(&manager)));
+    tasks.spawn(metrics::poll_host(polled, Arc::clone(&storage)));
     tasks.spawn(control::serve(control_listener, control));
     tasks.spawn(upkeep(storage));
-    let sampler = sampler::spawn(manager, ingest, Arc::clone(&app.live), config.interval)
+    let sampler = sampler::spawn(manager, ingest, Arc::clone(&app.live), figures, config.interval)
         .context("start the sampler's thread")?;
 
     let outcome = until_stopped(&shutdown).await;
@@ -190,24 +209,16 @@ async fn upkeep(storage: Arc<Storage>) {
 /// The listening sockets other than the control socket.
 struct Listeners {
     line: Option<(TcpListener, UdpSocket)>,
-    api: Option<TcpListener>,
-    ui: Option<TcpListener>,
-    /// `--api-addr` and `--ui-addr` name the same address: one listener serves both.
-    shared: bool,
+    /// Flags that name the same address share a listener.
+    http: Vec<(TcpListener, Vec<Role>)>,
     announced: Vec<Listener>,
     log_format: LogFormat,
 }
 
 impl Listeners {
     async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let mut this = Self {
-            line: None,
-            api: None,
-            ui: None,
-            shared: false,
-            announced: Vec::new(),
-            log_format: config.log_format,
-        };
+        let mut this =
+            Self { line: None, http: Vec::new(), announced: Vec::new(), log_format: config.log_format };
         if let Some(address) = config.line_addr {
             let tcp = bind_tcp("--line-addr", address).await?;
             let bound = tcp.local_addr()?;
@@ -219,20 +230,30 @@ impl Listeners {
             this.announce("line-udp", bound.to_string());
             this.line = Some((tcp, udp));
         }
-        if let Some(address) = config.api_addr {
-            let tcp = bind_tcp("--api-addr", address).await?;
-            this.announce("api", tcp.local_addr()?.to_string());
-            this.api = Some(tcp);
-        }
-        this.shared = config.ui_addr.is_some_and(|ui| ui.port() != 0 && Some(ui) == config.api_addr);
-        if let (Some(address), false) = (config.ui_addr, this.shared) {
-            let tcp = bind_tcp("--ui-addr", address).await?;
-            this.announce("ui", tcp.local_addr()?.to_string());
-            this.ui = Some(tcp);
-        } else if let (Some(address), true) = (config.ui_addr, this.shared) {
-            this.announce("ui", address.to_string());
+        for (role, flag, address) in [
+            (Role::Api, "--api-addr", config.api_addr),
+            (Role::Ui, "--ui-addr", config.ui_addr),
+            (Role::Metrics, "--metrics-addr", config.metrics_addr),
+        ] {
+            if let Some(address) = address {
+                this.bind_http(role, flag, address).await?;
+            }
         }
         Ok(this)
+    }
+
+    async fn bind_http(&mut self, role: Role, flag: &str, address: SocketAddr) -> anyhow::Result<()> {
+        // a port that was asked for by number; 0 is another port each time
+        let same = |tcp: &TcpListener| address.port() != 0 && tcp.local_addr().is_ok_and(|a| a == address);
+        if let Some((_, roles)) = self.http.iter_mut().find(|(tcp, _)| same(tcp)) {
+            roles.push(role);
+            self.announce(role.name(), address.to_string());
+            return Ok(());
+        }
+        let tcp = bind_tcp(flag, address).await?;
+        self.announce(role.name(), tcp.local_addr()?.to_string());
+        self.http.push((tcp, vec![role]));
+        Ok(())
     }
 
     /// One line a listener, so that scripts and people learn the free ports.
@@ -244,20 +265,21 @@ impl Listeners {
         self.announced.push(Listener { what: what.to_owned(), address });
     }
 
-    fn spawn(&mut self, tasks: &mut JoinSet<()>, ingest: &Arc<Ingest>, app: &Arc<App>) {
+    fn spawn(
+        &mut self,
+        tasks: &mut JoinSet<()>,
+        ingest: &Arc<Ingest>,
+        app: &Arc<App>,
+        access: &Arc<Access>,
+        figures: &Arc<http::Figures>,
+    ) {
         if let Some((tcp, udp)) = self.line.take() {
             tasks.spawn(line::serve_tcp(tcp, Arc::clone(ingest), Arc::clone(&app.peers)));
             tasks.spawn(line::serve_udp(udp, Arc::clone(ingest), Arc::clone(&app.peers)));
         }
-        if let Some(listener) = self.api.take() {
-            let mut routes = http::influx::routes();
-            if self.shared {
-                routes = routes.merge(http::ui::routes());
-            }
-            tasks.spawn(http::serve(listener, routes, Arc::clone(app)));
-        }
-        if let Some(listener) = self.ui.take() {
-            tasks.spawn(http::serve(listener, http::ui::routes(), Arc::clone(app)));
+        for (listener, roles) in self.http.drain(..) {
+            let (app, access, figures) = (Arc::clone(app), Arc::clone(access), Arc::clone(figures));
+            tasks.spawn(http::serve(listener, roles, app, access, figures));
         }
     }
 }

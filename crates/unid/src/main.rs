@@ -12,6 +12,7 @@ mod ingest;
 mod live;
 mod logging;
 mod management;
+mod metrics;
 mod peers;
 mod sampler;
 mod storage;

@@ -4,8 +4,9 @@
 //! every interval one goes to the store. Never waits for a VM: it reads `/proc` and a file of counters.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -42,6 +43,43 @@ impl Sampler {
     }
 }
 
+/// What the sampler did and saw last, for whoever asks.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    rounds: AtomicU64,
+    nanos: AtomicU64,
+    late: AtomicU64,
+    latest: Mutex<BTreeMap<String, Latest>>,
+}
+
+/// The newest look at a VM.
+#[derive(Debug)]
+pub(crate) struct Latest {
+    /// QEMU's pid and start time.
+    pub(crate) process: (u32, u64),
+    pub(crate) sample: ProcessSample,
+    pub(crate) links: Links,
+}
+
+impl Figures {
+    /// Rounds so far, the nanoseconds they took, and those that were not done when the next one was due.
+    pub(crate) fn rounds(&self) -> (u64, u64, u64) {
+        (self.rounds.load(Relaxed), self.nanos.load(Relaxed), self.late.load(Relaxed))
+    }
+
+    /// Shows `f` the newest looks, by the VMs' ids.
+    pub(crate) fn with_latest(&self, f: impl FnOnce(&BTreeMap<String, Latest>)) {
+        f(&self.latest.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn done(&self, took: Duration, watched: &BTreeMap<String, Watched>) {
+        self.rounds.fetch_add(1, Relaxed);
+        self.nanos.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        let latest = watched.iter().filter_map(|(id, watch)| Some((id.clone(), watch.latest()?))).collect();
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = latest;
+    }
+}
+
 /// Starts sampling; every `interval` a sample is stored.
 ///
 /// # Errors
@@ -50,6 +88,7 @@ pub(crate) fn spawn(
     manager: Arc<Manager>,
     ingest: Arc<Ingest>,
     live: Arc<Live>,
+    figures: Arc<Figures>,
     interval: Duration,
 ) -> std::io::Result<Sampler> {
     let (stop, stopped) = channel();
@@ -57,11 +96,14 @@ pub(crate) fn spawn(
         let mut watched = BTreeMap::new();
         let mut due = since_boot();
         loop {
+            let began = since_boot();
             round(&mut watched, &manager, &ingest, &live, interval);
+            figures.done(since_boot().saturating_sub(began), &watched);
             // a fixed beat: a slow round does not shift the next one, a very slow one skips beats
             due += PERIOD;
             let now = since_boot();
             if due < now {
+                figures.late.fetch_add(1, Relaxed);
                 due = now;
             }
             if stopped.recv_timeout(due - now) != Err(RecvTimeoutError::Timeout) {
@@ -79,8 +121,10 @@ fn since_boot() -> Duration {
 }
 
 /// One VM under observation.
+#[derive(Debug)]
 struct Watched {
     process: ProcessSampler,
+    start_ticks: u64,
     before: Option<ProcessSample>,
     links_before: Option<(Duration, Links)>,
     stored_at: Option<Duration>,
@@ -113,7 +157,12 @@ fn round(
 impl Watched {
     fn new(pid: u32, start_ticks: u64) -> Self {
         let process = ProcessSampler::open(pid, start_ticks, Machine::host());
-        Self { process, before: None, links_before: None, stored_at: None }
+        Self { process, start_ticks, before: None, links_before: None, stored_at: None }
+    }
+
+    fn latest(&self) -> Option<Latest> {
+        let (_, links) = self.links_before?;
+        Some(Latest { process: (self.process.pid(), self.start_ticks), sample: self.before?, links })
     }
 
     fn look(&mut self, vm: &Vm, live: &Live, interval: Duration, batch: &mut Vec<Point>) {

@@ -2,24 +2,49 @@
 //!
 //! A page from elsewhere can make a browser send requests to loopback, and by DNS rebinding even read the answers.
 //! Its requests carry the other site's name as `Host` or `Origin`. Owns that check and nothing else.
+//!
+//! Behind TLS or a token any name may stand in `Host`, because a host that is reached from elsewhere has names that it
+//! does not know. Rebinding then gains nothing: the browser gives a token only to the origin it was typed in for, and
+//! to the other site's name it gives none; and under TLS it has compared the name with the certificate before it sent
+//! anything. `Origin` is checked all the same, since a browser that knows the token (the page's dialog) sends it along
+//! with what other sites' pages ask of this one.
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-/// Lets requests through that name this host by address or as `localhost`, and whose `Origin`, if they could
-/// change something, is this very server.
-pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let Some(refusal) = refusal(request.method(), request.headers()) else { return next.run(request).await };
+use super::Access;
+
+/// The names that this server answers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Its address and `localhost`.
+    Local,
+    /// Whatever it is called: something else keeps strangers out.
+    Any,
+}
+
+impl Names {
+    pub(super) fn of(access: &Access) -> Self {
+        if access.is_guarded() { Self::Any } else { Self::Local }
+    }
+}
+
+/// Lets requests through that name this host by one of its names, and whose `Origin`, if they could change something,
+/// is this very server.
+pub(super) async fn guard(State(names): State<Names>, request: Request, next: Next) -> Response {
+    let Some(refusal) = refusal(names, request.method(), request.headers()) else {
+        return next.run(request).await;
+    };
     (StatusCode::FORBIDDEN, refusal).into_response()
 }
 
-fn refusal(method: &Method, headers: &HeaderMap) -> Option<&'static str> {
+fn refusal(names: Names, method: &Method, headers: &HeaderMap) -> Option<&'static str> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     // a request without a Host is no browser's
     let host = text(header::HOST)?;
-    if !is_local(host) {
+    if names == Names::Local && !is_local(host) {
         return Some("this server answers to its address or to localhost, not to another name\n");
     }
     let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
@@ -41,32 +66,35 @@ fn is_local(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(method: &Method, host: &str, origin: Option<&str>) -> bool {
+    fn refused(names: Names, method: &Method, host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, host.parse().unwrap());
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        refusal(method, &headers).is_some()
+        refusal(names, method, &headers).is_some()
     }
 
     #[test]
     fn other_names_are_refused_and_addresses_answer() {
         for host in ["127.0.0.1:8086", "localhost", "LOCALHOST:1", "[::1]:8086", "192.0.2.1"] {
-            assert!(!refused(&Method::GET, host, None), "{host}");
+            assert!(!refused(Names::Local, &Method::GET, host, None), "{host}");
         }
         for host in ["evil.example.com", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[evil]"]
         {
-            assert!(refused(&Method::GET, host, None), "{host}");
+            assert!(refused(Names::Local, &Method::GET, host, None), "{host}");
+            assert!(!refused(Names::Any, &Method::GET, host, None), "{host}");
         }
     }
 
     #[test]
     fn pages_of_other_sites_may_not_write() {
         let host = "127.0.0.1:8086";
-        assert!(refused(&Method::POST, host, Some("http://evil.example")));
-        assert!(refused(&Method::POST, host, Some("null")));
-        assert!(!refused(&Method::POST, host, Some("http://127.0.0.1:8086")));
-        assert!(!refused(&Method::POST, host, None));
+        for names in [Names::Local, Names::Any] {
+            assert!(refused(names, &Method::POST, host, Some("http://evil.example")));
+            assert!(refused(names, &Method::POST, host, Some("null")));
+            assert!(!refused(names, &Method::POST, host, Some("http://127.0.0.1:8086")));
+            assert!(!refused(names, &Method::POST, host, None));
+        }
     }
 }

@@ -44,11 +44,15 @@ const MAX_COMPLAINTS: usize = 20;
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/ping", get(ping).head(ping))
-        .route("/health", get(health))
         .route("/query", get(query).post(query))
         .route("/write", post(write))
         .layer(RequestDecompressionLayer::new())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+}
+
+/// InfluxDB's `/health`, for a listener that has no other.
+pub(super) fn health_route() -> Router<Arc<App>> {
+    Router::new().route("/health", get(health))
 }
 
 async fn ping(RawQuery(raw): RawQuery) -> Response {
@@ -193,6 +197,7 @@ fn run_write(app: &App, database: &str, precision: Precision, body: &[u8]) -> Re
         match uni_wire::line::parse_point(line, Mode::Strict, now, precision) {
             Ok(point) => points.push(stored(point)),
             Err(error) => {
+                app.ingest.counters.bad_line();
                 let excerpt = String::from_utf8_lossy(&line[..line.len().min(200)]);
                 outcome.complain(|| format!("unable to parse '{excerpt}': {}", error.reason(line)));
             }
@@ -261,7 +266,7 @@ impl Outcome {
 }
 
 /// A URL query or a form as a map; of repeated keys the last counts.
-fn parameters(text: &str) -> HashMap<String, String> {
+pub(super) fn parameters(text: &str) -> HashMap<String, String> {
     serde_urlencoded::from_str::<Vec<(String, String)>>(text).unwrap_or_default().into_iter().collect()
 }
 
@@ -273,7 +278,7 @@ fn influx(mut response: Response) -> Response {
     response
 }
 
-fn influx_error(status: StatusCode, message: &str) -> Response {
+pub(super) fn influx_error(status: StatusCode, message: &str) -> Response {
     let mut body = json!({ "error": message }).to_string();
     body.push('\n');
     let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();

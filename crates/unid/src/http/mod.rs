@@ -1,25 +1,37 @@
 //! The HTTP servers: what is served where, and the limits that every connection is under.
 //!
-//! Owns accepting and timeouts; the routes are in [`influx`] and [`ui`].
+//! Owns accepting and timeouts; the routes are in [`influx`], [`ui`] and [`mod@metrics`], who may use them is
+//! [`access`]'s and [`guard`]'s business.
 
+mod access;
 pub(crate) mod charts;
+mod figures;
 mod guard;
 pub(crate) mod influx;
+mod metrics;
+mod renewed;
+mod tls;
 pub(crate) mod ui;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
+pub(crate) use self::access::Access;
+pub(crate) use self::figures::Figures;
+use self::figures::{ListenerFigures, Refused};
 use crate::ingest::Ingest;
 use crate::live::Live;
+use crate::metrics::Registry;
 use crate::peers::{Peers, Protocol};
 use crate::storage::Storage;
 use crate::vms::Manager;
@@ -38,6 +50,8 @@ const MAX_STREAMS: usize = 64;
 /// Writes and queries worked on at one time; others wait.
 const MAX_WRITES: usize = 2;
 const MAX_QUERIES: usize = 4;
+/// Texts of metrics made at one time; others wait.
+const MAX_SCRAPES: usize = 2;
 /// Bodies of writes held in memory at one time, in KiB.
 const MAX_BODIES_KIB: u32 = 128 * 1024;
 /// Told to a client when all connections are taken.
@@ -52,8 +66,9 @@ pub(crate) struct App {
     pub(crate) live: Arc<Live>,
     pub(crate) manager: Arc<Manager>,
     pub(crate) interval: Duration,
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) registry: Arc<Registry>,
 }
 
 /// How much is done at one time: what has no place waits or is refused, and VMs and consoles never notice.
@@ -63,6 +78,14 @@ pub(crate) struct Limits {
     pub(crate) writes: Semaphore,
     pub(crate) queries: Semaphore,
     pub(crate) bodies_kib: Semaphore,
+    pub(crate) scrapes: Semaphore,
+}
+
+impl Limits {
+    pub(crate) const STREAMS: usize = MAX_STREAMS;
+    pub(crate) const WRITES: usize = MAX_WRITES;
+    pub(crate) const QUERIES: usize = MAX_QUERIES;
+    pub(crate) const SCRAPES: usize = MAX_SCRAPES;
 }
 
 impl Default for Limits {
@@ -72,45 +95,113 @@ impl Default for Limits {
             writes: Semaphore::new(MAX_WRITES),
             queries: Semaphore::new(MAX_QUERIES),
             bodies_kib: Semaphore::new(MAX_BODIES_KIB as usize),
+            scrapes: Semaphore::new(MAX_SCRAPES),
         }
     }
 }
 
-/// Serves `routes` on `listener` until the task is aborted.
-pub(crate) async fn serve(listener: TcpListener, routes: Router<Arc<App>>, app: Arc<App>) {
+/// What a listener serves; one that has several flags' address serves all of theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// InfluxDB's API.
+    Api,
+    /// The page.
+    Ui,
+    /// Prometheus' endpoint.
+    Metrics,
+}
+
+impl Role {
+    /// The word for it in announcements and metrics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Ui => "ui",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+/// The routes of all `roles` together. `/health` is that of the metrics where they are among them.
+fn routes(roles: &[Role]) -> Router<Arc<App>> {
+    let mut routes = Router::new();
+    for role in roles {
+        routes = routes.merge(match role {
+            Role::Api if roles.contains(&Role::Metrics) => influx::routes(),
+            Role::Api => influx::routes().merge(influx::health_route()),
+            Role::Ui => ui::routes(),
+            Role::Metrics => metrics::routes(),
+        });
+    }
+    routes
+}
+
+/// Serves `roles` on `listener` until the task is aborted.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    roles: Vec<Role>,
+    app: Arc<App>,
+    access: Arc<Access>,
+    figures: Arc<Figures>,
+) {
+    let own = figures.listener(&roles.iter().map(|role| role.name()).collect::<Vec<_>>().join("+"));
     let peers = Arc::clone(&app.peers);
-    let service = routes
+    let service = routes(&roles)
         .layer(tower_http::compression::CompressionLayer::new())
-        .layer(axum::middleware::from_fn(guard::guard))
+        .layer(from_fn_with_state((Arc::clone(&access), figures), access::authorize))
+        .layer(from_fn_with_state(guard::Names::of(&access), guard::guard))
         .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
+        .layer(from_fn_with_state(Arc::clone(&own), figures::count))
         .with_state(app);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     loop {
         let Ok((stream, peer)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        let config = access.tls();
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            // best effort: a fresh connection's buffer takes it
-            let _ = stream.try_write(TOO_MANY);
+            own.refused(Refused::Limit);
+            if config.is_none() {
+                // best effort: a fresh connection's buffer takes it
+                let _ = stream.try_write(TOO_MANY);
+            }
             continue;
         };
         // guests have no business here: what they may say, they say on their own link
         if let Some(vm) = peers.owner(peer, Protocol::Tcp) {
+            own.refused(Refused::Guest);
             tracing::warn!(vm, "a guest was refused at an HTTP listener");
             continue;
         }
         let _ = stream.set_nodelay(true);
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_TIMEOUT_MS);
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service.clone()))
-            .into_owned();
+        let (service, own) = (service.clone(), Arc::clone(&own));
         tokio::spawn(async move {
-            // a connection that breaks is the client's affair
-            let _ = connection.await;
+            connection(stream, config, service, &own).await;
             drop(slot);
         });
     }
+}
+
+/// One connection, from its first byte to its end; who dawdles over the handshake dawdles alone.
+async fn connection(
+    stream: TcpStream,
+    config: Option<Arc<rustls::ServerConfig>>,
+    service: Router,
+    figures: &Arc<ListenerFigures>,
+) {
+    let _open = figures.open();
+    let Some(config) = config else { return talk(stream, service).await };
+    match tls::accept(config, stream).await {
+        Some(stream) => talk(stream, service).await,
+        None => figures.refused(Refused::Handshake),
+    }
+}
+
+async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, service: Router) {
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    // a connection that breaks is the client's affair
+    let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
 }

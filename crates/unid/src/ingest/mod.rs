@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use uni_api::daemon;
-use uni_store::{Appended, Point};
+use uni_store::{Appended, Point, RejectReason};
 use uni_wire::Timestamp;
 use uni_wire::line::{LineBuffer, Mode, Precision};
 
@@ -61,7 +61,7 @@ pub(crate) struct Ingest {
 pub(crate) struct Counters {
     points: AtomicU64,
     bad_lines: AtomicU64,
-    refused_points: AtomicU64,
+    refused_points: [AtomicU64; REASONS.len()],
     long_lines: AtomicU64,
     renamed_points: AtomicU64,
     pub(crate) refused_connections: AtomicU64,
@@ -73,13 +73,36 @@ impl Counters {
         daemon::Ingest {
             points_total: self.points.load(Relaxed),
             bad_lines_total: self.bad_lines.load(Relaxed),
-            refused_points_total: self.refused_points.load(Relaxed),
+            refused_points_total: self.refused_points().map(|(_, count)| count).sum(),
             long_lines_total: self.long_lines.load(Relaxed),
             renamed_points_total: self.renamed_points.load(Relaxed),
             refused_connections_total: self.refused_connections.load(Relaxed),
         }
     }
+
+    /// The points that the store refused, by reason.
+    pub(crate) fn refused_points(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        REASONS.into_iter().zip(&self.refused_points).map(|(reason, count)| (reason, count.load(Relaxed)))
+    }
+
+    fn refused_point(&self, reason: &RejectReason) {
+        let n = match reason {
+            RejectReason::FieldTypeConflict { .. } => 0,
+            RejectReason::SeriesLimit { .. } => 1,
+            RejectReason::FieldLimit { .. } => 2,
+            _ => 3,
+        };
+        self.refused_points[n].fetch_add(1, Relaxed);
+    }
+
+    /// A line could not be parsed.
+    pub(crate) fn bad_line(&self) {
+        self.bad_lines.fetch_add(1, Relaxed);
+    }
 }
+
+/// Words for why the store refused a point.
+const REASONS: [&str; 4] = ["type_conflict", "series_limit", "field_limit", "malformed"];
 
 impl Ingest {
     /// A way into `storage` that shows what it takes in `live`.
@@ -106,7 +129,7 @@ impl Ingest {
     ) -> Result<Appended, RefusedBatch> {
         let appended = self.storage.append(database, points, durable)?;
         self.counters.points.fetch_add(appended.accepted as u64, Relaxed);
-        self.counters.refused_points.fetch_add(appended.rejected.len() as u64, Relaxed);
+        appended.rejected.iter().for_each(|rejected| self.counters.refused_point(&rejected.reason));
         if database == DEFAULT_DATABASE {
             for point in points {
                 self.show(point);
@@ -148,7 +171,7 @@ impl Ingest {
     }
 
     fn bad_line(&self, origin: &Origin<'_>, line: &[u8], error: &uni_wire::line::LineError) {
-        self.counters.bad_lines.fetch_add(1, Relaxed);
+        self.counters.bad_line();
         let excerpt = || String::from_utf8_lossy(&line[..line.len().min(60)]);
         self.complain_with(origin, || format!("bad line {:?}: {error}", excerpt()));
     }

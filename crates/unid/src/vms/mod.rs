@@ -29,6 +29,7 @@ use uni_vmm::{process as processes, qemu};
 use crate::config::Config;
 use crate::ingest::Ingest;
 use crate::live::Live;
+use crate::metrics::Lifecycle;
 use crate::peers::Peers;
 
 pub(crate) use self::vm::Vm;
@@ -61,6 +62,7 @@ pub(crate) struct Context {
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) live: Arc<Live>,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) lifecycle: Lifecycle,
     /// Held while QEMU is probed, so that VMs started together wait for one probe instead of making many.
     probing: Mutex<()>,
 }
@@ -101,6 +103,7 @@ impl Manager {
             ingest,
             live,
             peers,
+            lifecycle: Lifecycle::default(),
             probing: Mutex::default(),
         });
         let manager = Arc::new(Self { context: Arc::clone(&context), vms: Mutex::default() });
@@ -131,8 +134,13 @@ impl Manager {
         vms
     }
 
+    /// How often VMs were created, started, stopped, killed and removed.
+    pub(crate) fn lifecycle(&self) -> &Lifecycle {
+        &self.context.lifecycle
+    }
+
     /// All VMs by name.
-    fn all(&self) -> Vec<Arc<Vm>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Vm>> {
         let mut vms: Vec<_> = self.lock().values().cloned().collect();
         vms.sort_by(|a, b| a.name().cmp(b.name()));
         vms

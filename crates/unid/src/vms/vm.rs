@@ -16,7 +16,7 @@ use uni_vmm::exit::Exit;
 use uni_vmm::id::VmId;
 use uni_vmm::image::{Image, Kind};
 use uni_vmm::links::{self, Direction, Links};
-use uni_vmm::machine::{Action, Event, Injection, Machine, Refused, State};
+use uni_vmm::machine::{Action, Event, Injection, Intent, Machine, Refused, State};
 use uni_vmm::name::VmName;
 use uni_vmm::paths::Paths;
 use uni_vmm::record::Record;
@@ -29,6 +29,7 @@ use super::traces::Traces;
 use super::{Context, console, events, process};
 use crate::clock;
 use crate::management;
+use crate::metrics::Transition;
 
 /// How often a follower of the console looks for more.
 const CONSOLE_LOOK: Duration = Duration::from_millis(20);
@@ -68,6 +69,8 @@ struct Inner {
     stop_time: Duration,
     deadline: Option<(Instant, AbortHandle)>,
     management: Option<AbortHandle>,
+    /// Its start failed and it is being ended: no operator's doing.
+    discarded: bool,
 }
 
 /// What is stored already, and so may be told.
@@ -79,6 +82,7 @@ struct Seen {
     run: Option<RunInfo>,
     exit: Option<Exit>,
     started_at: Option<String>,
+    restarts: u64,
 }
 
 impl Seen {
@@ -90,6 +94,7 @@ impl Seen {
             run: inner.run.clone(),
             exit: inner.machine.last_exit().cloned(),
             started_at: inner.record.started_at.clone(),
+            restarts: inner.record.restart_count,
         }
     }
 }
@@ -131,6 +136,7 @@ impl Vm {
             }
             saved
         })?;
+        self.context.lifecycle.count(Transition::Create);
         events::record(&self.context, self.name(), "create", "created");
         Ok(())
     }
@@ -164,7 +170,16 @@ impl Vm {
         let id = record.id;
         let paths = Paths::new(&context.state_dir, id)?;
         let stop_time = Duration::from_secs(record.stop_seconds.unwrap_or(super::DEFAULT_STOP_SECONDS));
-        let inner = Inner { record, machine, image, run: None, stop_time, deadline: None, management: None };
+        let inner = Inner {
+            record,
+            machine,
+            image,
+            run: None,
+            stop_time,
+            deadline: None,
+            management: None,
+            discarded: false,
+        };
         let changed = watch::channel(0).0;
         let seen = Mutex::new(Seen::of(&inner));
         let inner = Mutex::new(inner);
@@ -230,6 +245,17 @@ impl Vm {
     /// When it was last started, as answers have it; empty before.
     pub(crate) fn started_at(&self) -> String {
         process::answer_time(self.seen().started_at.as_deref())
+    }
+
+    /// The same in seconds since 1970.
+    pub(crate) fn start_time_seconds(&self) -> Option<f64> {
+        let time: jiff::Timestamp = self.seen().started_at.as_deref()?.parse().ok()?;
+        Some(time.as_duration().as_secs_f64())
+    }
+
+    /// Starts by its restart policy.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.seen().restarts
     }
 
     /// The link counters; none before the first start.
@@ -342,6 +368,7 @@ impl Vm {
         self.context.live.state(self.name(), to.as_str());
         match to {
             State::Running => {
+                self.context.lifecycle.count(Transition::Start);
                 events::record(&self.context, self.name(), "start", "running");
                 let link = management::serve(
                     self.name().to_owned(),
@@ -370,6 +397,11 @@ impl Vm {
         }
         let how = inner.machine.last_exit().map_or_else(String::new, ToString::to_string);
         events::record(&self.context, self.name(), "exit", &how);
+        match inner.machine.intent() {
+            Intent::Stop => self.context.lifecycle.count(Transition::Stop),
+            Intent::Kill if !inner.discarded => self.context.lifecycle.count(Transition::Kill),
+            Intent::Kill | Intent::Run => {}
+        }
         self.context.live.forget(self.name());
         if inner.record.config.auto_remove {
             let vm = Arc::clone(self);
@@ -399,6 +431,7 @@ impl Vm {
                 "remove the VM's files"
             );
         }
+        self.context.lifecycle.count(Transition::Remove);
         events::record(&self.context, self.name(), "remove", "removed");
     }
 
@@ -456,6 +489,7 @@ impl Vm {
 
     /// Ends and forgets a VM whose start failed.
     pub(super) async fn discard(self: &Arc<Self>) {
+        tokio::task::block_in_place(|| self.lock().discarded = true);
         let _ = self.apply(Event::KillRequested);
         let _ = self.until_down(Duration::ZERO).await;
         let _ = self.apply(Event::RemoveRequested);

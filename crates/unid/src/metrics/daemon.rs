@@ -1,0 +1,183 @@
+//! The daemon's own metrics: who is asked for what.
+//!
+//! Owns names and help of the families; the numbers are counted by the parts they belong to.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tokio::sync::Semaphore;
+
+use super::polled::{Counts, Process};
+use super::{Family, Polled, Registry, seconds, vms};
+use crate::control::Control;
+use crate::http::{Figures, Limits};
+use crate::ingest::Ingest;
+use crate::sampler;
+use crate::vms::Manager;
+
+/// The parts that are asked.
+pub(crate) struct Sources {
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) ingest: Arc<Ingest>,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) http: Arc<Figures>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) sampler: Arc<sampler::Figures>,
+    pub(crate) polled: Arc<Polled>,
+}
+
+/// Shows what every `unid` has.
+pub(crate) fn register(registry: &Registry, sources: Sources) {
+    let Sources { manager, ingest, limits, http, control, sampler, polled } = sources;
+    let of = |number: fn(Counts) -> u64| {
+        let polled = Arc::clone(&polled);
+        move || number(polled.vms())
+    };
+    registry.gauge("uni_vms_total", "Registered VMs.", of(|vms| vms.total));
+    registry.gauge("uni_vms_running", "VMs that run.", of(|vms| vms.running));
+    registry.gauge("uni_vms_stopped", "VMs that are stopped.", of(|vms| vms.stopped));
+    // there is no image registry yet; who watches these two finds them all the same
+    registry.counter("uni_registry_push_total", "Images pushed to a registry.", || 0);
+    registry.counter("uni_registry_pull_total", "Images pulled from a registry.", || 0);
+    registry.collector(move |families| {
+        families.extend([build(), manager.lifecycle().family()]);
+        vms::collect(&manager, &sampler, families);
+        families.extend(taken_in(&ingest));
+        families.extend(store(&polled));
+        families.extend(slots(&limits));
+        families.extend(sampling(&sampler));
+        families.extend(http.families());
+        families.extend(process(polled.host().process));
+    });
+    registry.counter(
+        "uni_control_clients_cut_total",
+        "Clients of the control socket that were cut because they did not read their answer.",
+        move || control.cut_clients.load(Relaxed),
+    );
+}
+
+fn build() -> Family {
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    Family::gauge("uni_build_info", "1, with unid's version as a label.").with(&version, 1)
+}
+
+fn taken_in(ingest: &Ingest) -> [Family; 5] {
+    let totals = ingest.counters.snapshot();
+    let mut refused = Family::counter(
+        "uni_ingest_refused_points_total",
+        "Points that the store refused, by reason: type_conflict, series_limit, field_limit, malformed.",
+    );
+    for (reason, count) in ingest.counters.refused_points() {
+        refused.add(&[("reason", reason)], count);
+    }
+    [
+        Family::counter("uni_ingest_points_total", "Points stored, over every wire.")
+            .with(&[], totals.points_total),
+        refused,
+        Family::counter(
+            "uni_ingest_refused_lines_total",
+            "Lines of line protocol that were no points, by reason: bad (it cannot be parsed), long.",
+        )
+        .with(&[("reason", "bad")], totals.bad_lines_total)
+        .with(&[("reason", "long")], totals.long_lines_total),
+        Family::counter(
+            "uni_ingest_renamed_points_total",
+            "Points that came over a VM's own link and claimed another VM's name; it was corrected.",
+        )
+        .with(&[], totals.renamed_points_total),
+        Family::counter(
+            "uni_ingest_refused_connections_total",
+            "Connections of line protocol that were refused because the limit was reached.",
+        )
+        .with(&[], totals.refused_connections_total),
+    ]
+}
+
+fn store(polled: &Polled) -> [Family; 9] {
+    let stats = polled.host().store;
+    let gauge = |name, help, value: u64| Family::gauge(name, help).with(&[], value);
+    [
+        gauge("uni_store_databases", "Databases of the store.", stats.databases),
+        gauge("uni_store_series", "Series of all databases.", stats.series),
+        gauge(
+            "uni_store_head_points",
+            "Points that are in memory and in the log only.",
+            stats.points_in_head,
+        ),
+        gauge("uni_store_wal_bytes", "Bytes of the write-ahead log.", stats.wal_bytes),
+        gauge("uni_store_segments", "Segments on disk.", stats.segments),
+        gauge("uni_store_segment_bytes", "Bytes of segments on disk.", stats.segment_bytes),
+        gauge("uni_store_partitions", "Partitions that have segments, of all databases.", stats.partitions),
+        gauge(
+            "uni_store_disk_bytes",
+            "Bytes of log and segments together.",
+            stats.wal_bytes.saturating_add(stats.segment_bytes),
+        ),
+        Family::counter(
+            "uni_store_damaged_reads_total",
+            "Reads of the store that met a place they could not read.",
+        )
+        .with(&[], stats.damaged_reads_total),
+    ]
+}
+
+/// What is worked on at one time, and how much may be.
+fn slots(limits: &Limits) -> [Family; 2] {
+    let mut used = Family::gauge(
+        "uni_http_slots_used",
+        "Places taken of those that bound the work at one time, by kind of work.",
+    );
+    let mut all = Family::gauge("uni_http_slots", "Places that bound the work at one time, by kind of work.");
+    let kinds: [(_, &Semaphore, _); 4] = [
+        ("event_stream", &limits.streams, Limits::STREAMS),
+        ("query", &limits.queries, Limits::QUERIES),
+        ("write", &limits.writes, Limits::WRITES),
+        ("scrape", &limits.scrapes, Limits::SCRAPES),
+    ];
+    for (kind, places, capacity) in kinds {
+        let taken = capacity.saturating_sub(places.available_permits());
+        used.add(&[("kind", kind)], taken as u64);
+        all.add(&[("kind", kind)], capacity as u64);
+    }
+    [used, all]
+}
+
+fn sampling(figures: &sampler::Figures) -> [Family; 2] {
+    let (rounds, nanos, late) = figures.rounds();
+    let mut duration = Family::summary(
+        "uni_sampler_round_duration_seconds",
+        "Rounds in which all VMs were looked at from outside, and the time they took.",
+    );
+    duration.add_sum(&[], seconds(nanos), rounds);
+    let late = Family::counter(
+        "uni_sampler_late_rounds_total",
+        "Rounds that were not done when the next one was due.",
+    )
+    .with(&[], late);
+    [duration, late]
+}
+
+/// Unid's own process under the names that every Prometheus client library gives them.
+fn process(process: Option<Process>) -> [Family; 6] {
+    let mut families = [
+        Family::counter(
+            "process_cpu_seconds_total",
+            "Processor time of unid in user and system mode, in seconds.",
+        ),
+        Family::gauge("process_resident_memory_bytes", "Memory of unid that is in RAM."),
+        Family::gauge("process_virtual_memory_bytes", "Address space of unid."),
+        Family::gauge("process_start_time_seconds", "When unid started, in seconds since 1970."),
+        Family::gauge("process_open_fds", "Files that unid has open."),
+        Family::gauge("process_max_fds", "Files that unid may have open."),
+    ];
+    if let Some(process) = process {
+        let [cpu, resident, virtual_size, start, open, max] = &mut families;
+        cpu.add(&[], (process.sample.user + process.sample.system).as_secs_f64());
+        resident.add(&[], process.sample.rss_bytes);
+        virtual_size.add(&[], process.sample.vsize_bytes);
+        start.add(&[], process.start_time);
+        open.add(&[], process.open_files);
+        max.add(&[], process.max_files);
+    }
+    families
+}
