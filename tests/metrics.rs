@@ -135,11 +135,19 @@ fn each_vm_is_measured_while_it_lives_and_known_until_it_is_removed() -> anyhow:
     Ok(())
 }
 
+/// Kind, help and labels of metrics, by name.
+type Listed = BTreeMap<String, (String, String, String)>;
+
+/// The metrics of `a` that `b` has not, or has otherwise.
+fn differ(a: &Listed, b: &Listed) -> Vec<String> {
+    a.iter().filter(|(name, entry)| b.get(*name) != Some(entry)).map(|(name, _)| name.clone()).collect()
+}
+
 /// Name, kind, help and labels of every metric, from the schema and from an exposition.
 fn as_in_the_schema(text: &str) -> anyhow::Result<()> {
     let schema = std::fs::read_to_string(workspace().join("schema/prometheus.toml"))?;
     let unquote = |value: &str| value.trim_matches('"').to_owned();
-    let mut listed = BTreeMap::new();
+    let mut listed = Listed::new();
     for entry in schema.split("[[metric]]").skip(1) {
         let field = |key: &str| {
             let prefix = format!("{key} = ");
@@ -152,7 +160,7 @@ fn as_in_the_schema(text: &str) -> anyhow::Result<()> {
         let known = listed.insert(field("name")?, (field("kind")?, field("help")?, labels));
         ensure!(known.is_none(), "listed twice: {entry}");
     }
-    let (mut shown, mut help) = (BTreeMap::new(), "");
+    let (mut shown, mut help) = (Listed::new(), "");
     for line in text.lines() {
         let mut words = line.splitn(4, ' ');
         match (words.next(), words.next(), words.next(), words.next()) {
@@ -176,12 +184,6 @@ fn as_in_the_schema(text: &str) -> anyhow::Result<()> {
             }
         }
     }
-    let differ = |a: &BTreeMap<_, _>, b: &BTreeMap<_, _>| -> Vec<String> {
-        a.iter()
-            .filter(|(name, entry)| b.get(*name) != Some(entry))
-            .map(|(name, _): (&String, &(_, _, _))| name.clone())
-            .collect()
-    };
     let (missing, unlisted) = (differ(&listed, &shown), differ(&shown, &listed));
     ensure!(missing.is_empty() && unlisted.is_empty(), "in the schema: {missing:?}; shown: {unlisted:?}");
     Ok(())
@@ -213,9 +215,12 @@ fn tools_that_others_wrote_accept_both_texts() -> anyhow::Result<()> {
     ensure!(said.trim() == "uni_vms_total unknown uni_vm_cpu_seconds counter", "{said}");
 
     // what Prometheus sends
-    let packed = Command::new("curl").args(["-s", "-H", "Accept-Encoding: gzip", "-D", "-", "-o"]);
     let file = state.path().join("packed.gz");
-    let output = { packed }.arg(&file).arg(&url).output()?;
+    let output = Command::new("curl")
+        .args(["-s", "-H", "Accept-Encoding: gzip", "-D", "-", "-o"])
+        .arg(&file)
+        .arg(&url)
+        .output()?;
     let headers = String::from_utf8_lossy(&output.stdout).to_lowercase();
     ensure!(headers.contains("content-encoding: gzip"), "{headers}");
     let unpacked = Command::new("gzip").arg("-dc").arg(&file).output()?;

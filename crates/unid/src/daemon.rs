@@ -225,7 +225,7 @@ impl Listeners {
             // UDP on the same port, so that one number names both
             let udp = UdpSocket::bind(bound)
                 .await
-                .with_context(|| format!("listen on {bound}/udp (--line-addr)"))?;
+                .with_context(|| cannot_listen("--line-addr", &format!("{bound}/udp")))?;
             this.announce("line", bound.to_string());
             this.announce("line-udp", bound.to_string());
             this.line = Some((tcp, udp));
@@ -285,7 +285,11 @@ impl Listeners {
 }
 
 async fn bind_tcp(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("listen on {address} ({flag}); if another program has the port, name another one or :0 for a free one")
-    })
+    TcpListener::bind(address).await.with_context(|| cannot_listen(flag, &address.to_string()))
+}
+
+fn cannot_listen(flag: &str, address: &str) -> String {
+    format!(
+        "listen on {address} ({flag}); if another program has the port, name another one or :0 for a free one"
+    )
 }

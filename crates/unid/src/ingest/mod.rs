@@ -65,6 +65,8 @@ pub(crate) struct Counters {
     long_lines: AtomicU64,
     renamed_points: AtomicU64,
     pub(crate) refused_connections: AtomicU64,
+    /// Frames of management links that found a queue full.
+    pub(crate) dropped_frames: AtomicU64,
 }
 
 impl Counters {

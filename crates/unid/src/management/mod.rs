@@ -9,6 +9,7 @@ mod device;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -76,7 +77,7 @@ async fn serve_once(vm: &str, socket: &Path, ingest: &Ingest) -> anyhow::Result<
 
 /// Moves frames between the socket and the stack until the socket closes.
 async fn relay(vm: &str, stream: &UnixStream, end: &mut HostEnd, ingest: &Ingest) -> anyhow::Result<()> {
-    let mut unsent = Vec::new();
+    let (mut unsent, mut dropped) = (Vec::new(), 0);
     let mut buffer = vec![0; 64 * 1024];
     loop {
         end.poll(vm, ingest);
@@ -86,6 +87,10 @@ async fn relay(vm: &str, stream: &UnixStream, end: &mut HostEnd, ingest: &Ingest
         {
             unsent.extend_from_slice(&frame);
         }
+        // counted as it happens: a VM's end aborts this task
+        let now = end.device.dropped_frames();
+        ingest.counters.dropped_frames.fetch_add(now - dropped, Relaxed);
+        dropped = now;
         let wake = TokioInstant::now() + end.delay().min(MAX_SLEEP);
         tokio::select! {
             readable = stream.readable() => {

@@ -39,6 +39,7 @@ pub(crate) fn register(registry: &Registry, sources: Sources) {
     // there is no image registry yet; who watches these two finds them all the same
     registry.counter("uni_registry_push_total", "Images pushed to a registry.", || 0);
     registry.counter("uni_registry_pull_total", "Images pulled from a registry.", || 0);
+    let frames = Arc::clone(&ingest);
     registry.collector(move |families| {
         families.extend([build(), manager.lifecycle().family()]);
         vms::collect(&manager, &sampler, families);
@@ -49,6 +50,11 @@ pub(crate) fn register(registry: &Registry, sources: Sources) {
         families.extend(http.families());
         families.extend(process(polled.host().process));
     });
+    registry.counter(
+        "uni_management_dropped_frames_total",
+        "Frames of VMs' management links that were dropped because a queue was full.",
+        move || frames.counters.dropped_frames.load(Relaxed),
+    );
     registry.counter(
         "uni_control_clients_cut_total",
         "Clients of the control socket that were cut because they did not read their answer.",
