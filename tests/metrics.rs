@@ -224,7 +224,10 @@ fn tools_that_others_wrote_accept_both_texts() -> anyhow::Result<()> {
     let headers = String::from_utf8_lossy(&output.stdout).to_lowercase();
     ensure!(headers.contains("content-encoding: gzip"), "{headers}");
     let unpacked = Command::new("gzip").arg("-dc").arg(&file).output()?;
-    ensure!(String::from_utf8_lossy(&unpacked.stdout).contains("uni_vms_total 1"), "{unpacked:?}");
+    ensure!(
+        String::from_utf8_lossy(&unpacked.stdout).contains("# TYPE uni_vms_total gauge\n"),
+        "{unpacked:?}"
+    );
 
     let mut health = ureq::get(format!("http://{}/health", daemon.address("metrics")?)).call()?;
     let kind = health.headers().get("Content-Type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
