@@ -147,6 +147,22 @@ impl Daemon {
         Ok(())
     }
 
+    /// Ends `unid` as an operator does, with SIGTERM, and says how it ended; its VMs go on.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn terminate(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        let pid = self.pid().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -TERM $0", &pid]).status()?;
+        ensure!(sent.success(), "SIGTERM to {pid}: {sent}");
+        let mut child = self.child.take().context("unid does not run")?;
+        let ended = eventually("unid to end", || child.try_wait()?.context("it still runs"));
+        if ended.is_err() {
+            self.child = Some(child);
+        }
+        ended
+    }
+
     /// Starts `unid` again on the same state directory (other free ports).
     ///
     /// # Errors

@@ -64,6 +64,45 @@ pub struct Status {
     /// started.
     #[serde(default)]
     pub cut_clients_total: u64,
+    /// Log lines that nobody took from the daemon's stderr in time, since the daemon started.
+    #[serde(default)]
+    pub dropped_log_lines_total: u64,
+    /// What became of the spans; absent when the daemon makes no traces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<Traces>,
+}
+
+/// Spans delivered and lost since the daemon started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traces {
+    /// Taken by the collector.
+    pub spans_exported_total: u64,
+    /// Lost, by reason.
+    pub spans_dropped_total: DroppedSpans,
+}
+
+/// Why spans were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedSpans {
+    /// They were made faster than the collector takes them.
+    pub queue_full: u64,
+    /// The collector did not take them, however often it was asked.
+    pub export_failed: u64,
+}
+
+/// Parameters of `Daemon.LogLevel`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LogLevelParams {
+    /// What the log is to show from now on, as `info,unid::vms=debug`; absent changes nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+}
+
+/// What the log shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLevel {
+    /// The level, then the targets with one of their own: `info,unid::vms=debug`.
+    pub level: String,
 }
 
 /// Counters of what came in over every wire since the daemon started.

@@ -3,7 +3,7 @@
 //! One JSON value per line, requests answered in order, ids are integers. Lines longer than
 //! [`MAX_FRAME_BYTES`] are refused.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// The longest frame either side accepts. A console tail of 4 MiB, escaped, fits.
@@ -30,14 +30,28 @@ pub struct Request {
     /// The method's parameters; `null` when it has none.
     #[serde(default)]
     pub params: Value,
+    /// W3C trace context of the caller: its trace goes on in the daemon's. What is no text, or no trace context,
+    /// is ignored.
+    #[serde(default, deserialize_with = "text_or_none", skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    /// What tracing systems on the way added to `traceparent`.
+    #[serde(default, deserialize_with = "text_or_none", skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
 }
 
 impl Request {
-    /// A request for `method` with `params`.
+    /// A request for `method` with `params`, part of no trace.
     #[must_use]
     pub fn new(id: i64, method: &str, params: Value) -> Self {
-        Self { jsonrpc: "2.0".to_owned(), id, method: method.to_owned(), params }
+        let method = method.to_owned();
+        Self { jsonrpc: "2.0".to_owned(), id, method, params, traceparent: None, tracestate: None }
     }
+}
+
+/// A trace that cannot go on is no reason to refuse a request.
+fn text_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    Ok(value.as_str().map(str::to_owned))
 }
 
 /// An answer: exactly one of `result` and `error` is present.
@@ -108,6 +122,28 @@ pub mod method {
     pub const DAEMON_VERSION: &str = "Daemon.Version";
     /// No parameters, to [`crate::daemon::Status`].
     pub const DAEMON_STATUS: &str = "Daemon.Status";
+    /// [`crate::daemon::LogLevelParams`] to [`crate::daemon::LogLevel`].
+    pub const DAEMON_LOG_LEVEL: &str = "Daemon.LogLevel";
     /// No parameters, to [`crate::daemon::Done`].
     pub const DAEMON_SHUTDOWN: &str = "Daemon.Shutdown";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_context_that_is_no_text_does_not_spoil_the_request() {
+        for context in ["7", "null", "[1]", "{}"] {
+            let line = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"VM.List","traceparent":{context}}}"#);
+            let request: Request = serde_json::from_str(&line).unwrap();
+            assert_eq!(request.traceparent, None, "{context}");
+        }
+    }
+
+    #[test]
+    fn a_request_of_no_trace_says_nothing_of_traces() {
+        let text = serde_json::to_string(&Request::new(1, method::VM_LIST, Value::Null)).unwrap();
+        assert!(!text.contains("trace"), "{text}");
+    }
 }

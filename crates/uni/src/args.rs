@@ -64,6 +64,11 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Count VMs by state and list them
     Status,
+    /// Ask or change the daemon itself
+    Daemon {
+        #[command(subcommand)]
+        command: DaemonCommand,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -89,8 +94,28 @@ impl Command {
             Self::Stop(_) => "stop",
             Self::Rm(_) => "rm",
             Self::Status => "status",
+            Self::Daemon { command } => command.name(),
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",
+        }
+    }
+}
+
+/// What is asked of the daemon itself.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Show what the daemon's log shows, or change it while it runs
+    LogLevel {
+        /// A level (error, warn, info, debug, trace, off), and per target: info,unid::vms=debug
+        #[arg(value_name = "SPEC", value_parser = NonEmptyStringValueParser::new())]
+        spec: Option<String>,
+    },
+}
+
+impl DaemonCommand {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::LogLevel { .. } => "daemon log-level",
         }
     }
 }

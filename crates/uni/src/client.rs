@@ -65,12 +65,23 @@ pub(crate) struct Client {
     path: PathBuf,
     connection: Option<Connection>,
     last_id: i64,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
 }
 
 impl Client {
     /// A client for the socket at `path`. Nothing is opened yet.
     pub(crate) const fn new(path: PathBuf) -> Self {
-        Self { path, connection: None, last_id: 0 }
+        Self { path, connection: None, last_id: 0, traceparent: None, tracestate: None }
+    }
+
+    /// Makes the daemon's part a continuation of the trace that the variables `TRACEPARENT` and `TRACESTATE` name,
+    /// if there is one.
+    pub(crate) fn within_trace_of<E>(mut self, variable: impl Fn(&'static str) -> Result<String, E>) -> Self {
+        let set = |name| variable(name).ok().filter(|text| !text.is_empty());
+        self.traceparent = set("TRACEPARENT");
+        self.tracestate = self.traceparent.is_some().then(|| set("TRACESTATE")).flatten();
+        self
     }
 
     /// Calls a method and waits up to `wait` for its result.
@@ -83,7 +94,11 @@ impl Client {
         self.last_id += 1;
         let malformed = |what: String| CallError::Malformed { method: method.to_owned(), what };
         let params = serde_json::to_value(params).map_err(|error| malformed(error.to_string()))?;
-        let request = Request::new(self.last_id, method, params);
+        let request = Request {
+            traceparent: self.traceparent.clone(),
+            tracestate: self.tracestate.clone(),
+            ..Request::new(self.last_id, method, params)
+        };
         // Taken out, so that a connection which failed half-way is never used again.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,

@@ -148,6 +148,8 @@ mod tests {
             listeners: Vec::new(),
             ingest: Ingest::default(),
             cut_clients_total: 0,
+            dropped_log_lines_total: 0,
+            traces: None,
         };
         assert_eq!(
             status(&answer),

@@ -2,6 +2,7 @@
 //!
 //! Owns parsing and checking of flags; never opens a socket or a file.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -129,6 +130,13 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Whether a command line that cannot be parsed asks for a JSON log all the same.
+pub(crate) fn wants_json(args: impl Iterator<Item = OsString>) -> bool {
+    let args: Vec<_> = args.collect();
+    let joined = args.iter().any(|arg| arg == "--log-format=json");
+    joined || args.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json")
+}
+
 /// The resolved configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -138,7 +146,7 @@ pub(crate) struct Config {
     pub(crate) api_addr: Option<SocketAddr>,
     pub(crate) ui_addr: Option<SocketAddr>,
     pub(crate) metrics_addr: Option<SocketAddr>,
-    pub(crate) trace_addr: String,
+    pub(crate) collector: Option<Collector>,
     pub(crate) vm_store: VmStore,
     pub(crate) access: Access,
     pub(crate) influx: Option<Influx>,
@@ -146,7 +154,6 @@ pub(crate) struct Config {
     pub(crate) retention: Option<Duration>,
     pub(crate) fsync: Fsync,
     pub(crate) qemu: PathBuf,
-    pub(crate) log_format: LogFormat,
 }
 
 /// Who may use the HTTP listeners: whoever reaches them, or who has the token; in clear text or under TLS.
@@ -162,6 +169,23 @@ impl Access {
     /// Whether strangers may reach a listener: by TLS or by a token they are told from friends.
     fn is_guarded(&self) -> bool {
         self.tls.is_some() || self.token_file.is_some()
+    }
+}
+
+/// Where traces are sent to, by OTLP in clear text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Collector {
+    /// By gRPC, to `host:port`.
+    Grpc(String),
+    /// By HTTP with protobuf bodies, to a URL.
+    Http(String),
+}
+
+impl std::fmt::Display for Collector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Grpc(text) | Self::Http(text) => f.write_str(text),
+        }
     }
 }
 
@@ -208,7 +232,7 @@ impl Flags {
             api_addr: http_address("--api-addr", &self.api_addr)?,
             ui_addr: http_address("--ui-addr", &self.ui_addr)?,
             metrics_addr: http_address("--metrics-addr", &self.metrics_addr)?,
-            trace_addr: self.trace_addr,
+            collector: collector(&self.trace_addr)?,
             vm_store: self.vm_store,
             access,
             influx,
@@ -216,7 +240,6 @@ impl Flags {
             retention: self.retention,
             fsync: self.fsync,
             qemu: self.qemu,
-            log_format: self.log_format,
         })
     }
 }
@@ -297,6 +320,40 @@ fn influx_target(text: &str) -> anyhow::Result<(String, u16)> {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let known = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:".contains(c));
     if known { Ok((host.to_owned(), port)) } else { Err(bad()) }
+}
+
+/// `HOST:PORT` (gRPC), `http://HOST:PORT[/PATH]` (HTTP, the path is `/v1/traces` unless named), or nothing.
+fn collector(text: &str) -> anyhow::Result<Option<Collector>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let found = match text.strip_prefix("http://") {
+        Some(rest) => {
+            let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let path = if path.is_empty() { "v1/traces" } else { path };
+            let known = is_host_and_port(address) && path.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+            known.then(|| Collector::Http(format!("http://{address}/{path}")))
+        }
+        None => is_host_and_port(text).then(|| Collector::Grpc(text.to_owned())),
+    };
+    let clear_text = if text.starts_with("https:") { "; TLS to the collector is not supported" } else { "" };
+    found.map(Some).with_context(|| {
+        format!(
+            "--trace-addr {text:?}: write HOST:PORT for OTLP over gRPC, such as 127.0.0.1:4317, http://HOST:PORT[/PATH] \
+             for OTLP over HTTP, or nothing to turn traces off{clear_text}"
+        )
+    })
+}
+
+/// An IPv6 address stands in brackets.
+fn is_host_and_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match address {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)),
+    };
+    is_host && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// A duration as `90s`, `500ms`, `1m30s`, `2h`, `7d`, `1w`, or a bare number of seconds; greater than zero.
@@ -399,6 +456,43 @@ mod tests {
         }
         for text in ["", ":8094", "host:0", "host:x", "a b", "host:70000", "http://host"] {
             assert!(target(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_collector_is_asked_by_grpc_or_by_http() {
+        let grpc = |text: &str| Some(Collector::Grpc(text.to_owned()));
+        let http = |text: &str| Some(Collector::Http(text.to_owned()));
+        for (text, expected) in [
+            ("", None),
+            ("127.0.0.1:4317", grpc("127.0.0.1:4317")),
+            ("otel-collector.example:4317", grpc("otel-collector.example:4317")),
+            ("[::1]:4317", grpc("[::1]:4317")),
+            ("http://localhost:4318", http("http://localhost:4318/v1/traces")),
+            ("http://localhost:4318/", http("http://localhost:4318/v1/traces")),
+            ("http://[::1]:4318/x/y?z=1", http("http://[::1]:4318/x/y?z=1")),
+        ] {
+            assert_eq!(collector(text).unwrap(), expected, "{text}");
+        }
+        for text in [
+            "localhost",
+            ":4317",
+            "host:0",
+            "host:+1",
+            "host:70000",
+            "::1:4317",
+            "[host]:1",
+            "a b:1",
+            "http://host",
+            "http://:4318",
+            "http://u:p@host:1",
+            "http://host:1/a b",
+            "https://host:4318",
+            "grpc://host:4317",
+            " ",
+        ] {
+            let error = format!("{:#}", collector(text).unwrap_err());
+            assert!(error.starts_with(&format!("--trace-addr {text:?}: ")), "{error}");
         }
     }
 }

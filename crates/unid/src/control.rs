@@ -14,11 +14,13 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore};
-use uni_api::daemon::{Done, Listener, Status, Version};
+use uni_api::daemon::{Done, Listener, LogLevel, LogLevelParams, Status, Version};
 use uni_api::rpc::{self, Error, MAX_FRAME_BYTES, Request, Response, method};
 use uni_api::vm::{LogsParams, RunParams, StopParams, VmRef};
 
 use crate::ingest::Ingest;
+use crate::logging::Log;
+use crate::trace::{Caller, Tracing};
 use crate::vms::Manager;
 
 /// Clients at one time.
@@ -41,6 +43,8 @@ pub(crate) struct Control {
     pub(crate) shutdown: Arc<Notify>,
     /// Clients that were cut because they did not read.
     pub(crate) cut_clients: AtomicU64,
+    pub(crate) log: Log,
+    pub(crate) tracing: Tracing,
 }
 
 /// Opens the control socket.
@@ -133,7 +137,7 @@ async fn client(stream: UnixStream, control: &Control) -> anyhow::Result<()> {
             return Ok(());
         }
         let response = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => Response::new(request.id, control.call(&request.method, request.params).await),
+            Ok(request) => Response::new(request.id, control.call(request).await),
             Err(error) => {
                 // what follows may be out of step: the connection ends here, but not without a word
                 let message = format!("not a JSON-RPC request: {error}");
@@ -168,19 +172,21 @@ fn no_request(code: i64, message: &str) -> String {
 }
 
 impl Control {
-    async fn call(&self, name: &str, params: Value) -> Result<Value, Error> {
-        match name {
-            method::VM_RUN => answer(self.manager.run(parse::<RunParams>(params)?).await),
+    async fn call(&self, request: Request) -> Result<Value, Error> {
+        let caller = Caller::of(&request);
+        let Request { method: name, params, .. } = request;
+        match name.as_str() {
+            method::VM_RUN => answer(self.manager.run(parse::<RunParams>(params)?, &caller).await),
             method::VM_STOP => {
                 let stop = parse::<StopParams>(params)?;
-                answer(self.manager.stop(&stop).await.map(|()| Done::default()))
+                answer(self.manager.stop(&stop, &caller).await.map(|()| Done::default()))
             }
             method::VM_KILL => {
                 let stop = StopParams { id: parse::<VmRef>(params)?.id, force: true, timeout_seconds: None };
-                answer(self.manager.stop(&stop).await.map(|()| Done::default()))
+                answer(self.manager.stop(&stop, &caller).await.map(|()| Done::default()))
             }
             method::VM_REMOVE => {
-                answer(self.manager.remove(&parse::<VmRef>(params)?.id).map(|()| Done::default()))
+                answer(self.manager.remove(&parse::<VmRef>(params)?.id, &caller).map(|()| Done::default()))
             }
             method::VM_LIST => answer(Ok(self.manager.list())),
             method::VM_GET => answer(self.manager.find(&parse::<VmRef>(params)?.id).map(|vm| vm.info())),
@@ -191,12 +197,19 @@ impl Control {
             method::VM_STATS => answer(self.manager.fresh_stats(&parse::<VmRef>(params)?.id).await),
             method::DAEMON_VERSION => answer(Ok(Version { version: version() })),
             method::DAEMON_STATUS => answer(Ok(self.status())),
+            method::DAEMON_LOG_LEVEL => answer(self.log_level(&parse(params)?)),
             method::DAEMON_SHUTDOWN => {
                 self.shutdown.notify_one();
                 answer(Ok(Done::default()))
             }
             _ => Err(Error { code: rpc::METHOD_NOT_FOUND, message: format!("method not found: {name}") }),
         }
+    }
+
+    /// Changes what the log shows if asked to, and says what it shows.
+    fn log_level(&self, params: &LogLevelParams) -> anyhow::Result<LogLevel> {
+        params.level.as_deref().map_or(Ok(()), |spec| self.log.set_levels(spec))?;
+        Ok(LogLevel { level: self.log.levels() })
     }
 
     fn status(&self) -> Status {
@@ -218,6 +231,8 @@ impl Control {
             listeners: self.listeners.clone(),
             ingest: self.ingest.counters.snapshot(),
             cut_clients_total: self.cut_clients.load(Relaxed),
+            dropped_log_lines_total: self.log.dropped_lines(),
+            traces: self.tracing.counters().map(|counters| counters.snapshot()),
         }
     }
 }

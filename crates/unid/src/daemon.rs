@@ -21,14 +21,16 @@ use tokio::task::JoinSet;
 use uni_api::daemon::Listener;
 use uni_store::{Durability, Options, Store};
 
-use crate::config::{self, Config, Fsync, LogFormat};
+use crate::config::{self, Config, Fsync};
 use crate::control::{self, Control};
 use crate::http::{self, Access, App, Role};
 use crate::ingest::{Ingest, line};
 use crate::live::Live;
+use crate::logging::Log;
 use crate::metrics::{self, Polled, Registry, Sources};
 use crate::peers::Peers;
 use crate::storage::Storage;
+use crate::trace::Tracing;
 use crate::vms::Manager;
 use crate::{clock, sampler};
 
@@ -47,7 +49,7 @@ const WORKER_THREADS: usize = 2;
 ///
 /// # Errors
 /// When it cannot start: what was tried, on what, and what to do.
-pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
     // before anything is made: a daemon that cannot run leaves nothing behind
     control::refuse_if_answered(&config.socket)?;
     let access = Arc::new(Access::open(&config.access)?);
@@ -72,10 +74,15 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
         .build()
         .context("start the async runtime")?;
     let storage = Storage::new(store).context("make the default database")?;
-    let outcome = runtime.block_on(serve(config, access, Arc::clone(&storage)));
+    let tracing = Tracing::start(config.collector.as_ref())?;
+    let outcome = runtime.block_on(serve(config, access, log, &tracing, Arc::clone(&storage)));
     // tasks end before the store's last sync, so that nothing is written after it
     runtime.shutdown_timeout(Duration::from_secs(2));
     storage.store().sync().context("sync the store at the end")?;
+    tracing.finish();
+    if outcome.is_ok() {
+        tracing::info!("unid shutdown complete");
+    }
     outcome
 }
 
@@ -117,14 +124,22 @@ fn lock(state_dir: &Path) -> anyhow::Result<File> {
     Ok(file)
 }
 
-async fn serve(config: &Config, access: Arc<Access>, storage: Arc<Storage>) -> anyhow::Result<()> {
+async fn serve(
+    config: &Config,
+    access: Arc<Access>,
+    log: &Log,
+    tracing: &Tracing,
+    storage: Arc<Storage>,
+) -> anyhow::Result<()> {
     let live = Arc::new(Live::default());
     let ingest = Arc::new(Ingest::new(Arc::clone(&storage), Arc::clone(&live)));
     let peers = Arc::new(Peers::default());
     let registry = Arc::new(Registry::default());
-    let mut listeners = Listeners::bind(config).await?;
+    let mut listeners = Listeners::bind(config, log).await?;
     // VMs that outlived the last daemon are taken over before anyone can ask for them
-    let manager = Manager::open(config, Arc::clone(&ingest), Arc::clone(&live), Arc::clone(&peers)).await?;
+    let manager =
+        Manager::open(config, tracing.clone(), Arc::clone(&ingest), Arc::clone(&live), Arc::clone(&peers))
+            .await?;
     let control_listener = control::listen(&config.socket)?;
     listeners.announce("control", config.socket.display().to_string());
 
@@ -146,6 +161,8 @@ async fn serve(config: &Config, access: Arc<Access>, storage: Arc<Storage>) -> a
         listeners: listeners.announced.clone(),
         shutdown: Arc::clone(&shutdown),
         cut_clients: AtomicU64::new(0),
+        log: log.clone(),
+        tracing: tracing.clone(),
     });
     let mut tasks = JoinSet::new();
     let figures = Arc::new(sampler::Figures::default());
@@ -169,6 +186,7 @@ async fn serve(config: &Config, access: Arc<Access>, storage: Arc<Storage>) -> a
     let sampler = sampler::spawn(manager, ingest, Arc::clone(&app.live), figures, config.interval)
         .context("start the sampler's thread")?;
 
+    tracing::info!(socket = config.socket.display().to_string(), "unid listening");
     let outcome = until_stopped(&shutdown).await;
     tracing::info!("unid shutting down; running VMs go on");
     tasks.shutdown().await;
@@ -212,13 +230,12 @@ struct Listeners {
     /// Flags that name the same address share a listener.
     http: Vec<(TcpListener, Vec<Role>)>,
     announced: Vec<Listener>,
-    log_format: LogFormat,
+    log: Log,
 }
 
 impl Listeners {
-    async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let mut this =
-            Self { line: None, http: Vec::new(), announced: Vec::new(), log_format: config.log_format };
+    async fn bind(config: &Config, log: &Log) -> anyhow::Result<Self> {
+        let mut this = Self { line: None, http: Vec::new(), announced: Vec::new(), log: log.clone() };
         if let Some(address) = config.line_addr {
             let tcp = bind_tcp("--line-addr", address).await?;
             let bound = tcp.local_addr()?;
@@ -258,10 +275,7 @@ impl Listeners {
 
     /// One line a listener, so that scripts and people learn the free ports.
     fn announce(&mut self, what: &str, address: String) {
-        match self.log_format {
-            LogFormat::Text => eprintln!("listening {what} {address}"),
-            LogFormat::Json => tracing::info!("listening {what} {address}"),
-        }
+        self.log.listening(what, &address);
         self.announced.push(Listener { what: what.to_owned(), address });
     }
 

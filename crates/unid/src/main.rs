@@ -16,11 +16,15 @@ mod metrics;
 mod peers;
 mod sampler;
 mod storage;
+mod trace;
 mod vms;
 
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::Parser as _;
+
+use crate::config::LogFormat;
 
 fn main() -> ExitCode {
     if let Some(code) = shim() {
@@ -28,25 +32,46 @@ fn main() -> ExitCode {
     }
     let flags = match config::Flags::try_parse() {
         Ok(flags) => flags,
-        Err(error) => {
-            // Help and version are no errors; every real one exits 1, bad flags too.
-            let code = if error.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-            let _ = error.print();
-            return code;
-        }
+        Err(error) => return usage(&error),
     };
-    logging::install(flags.log_format);
-    let outcome = match &flags.write_man {
-        Some(dir) => config::Flags::write_man(dir),
-        None => flags.resolve().and_then(|config| daemon::run(&config)),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    let levels = flags.log_level.parse::<logging::Levels>();
+    let log = match logging::Log::install(flags.log_format, levels.as_ref().cloned().unwrap_or_default()) {
+        Ok(log) => log,
         Err(error) => {
             eprintln!("unid: {error:#}");
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
+    };
+    let outcome = match &flags.write_man {
+        Some(dir) => config::Flags::write_man(dir),
+        None => levels
+            .context("--log-level, or the variable UNI_LOG")
+            .and_then(|_| flags.resolve())
+            .and_then(|config| daemon::run(&config, &log)),
+    };
+    if let Err(error) = &outcome {
+        log.failed(error);
     }
+    log.flush();
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Help and version are no errors; every real one exits 1, bad flags too.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    // the flags were not understood, but who asked for JSON reads nothing else
+    if config::wants_json(std::env::args_os())
+        && let Ok(log) = logging::Log::install(LogFormat::Json, logging::Levels::default())
+    {
+        log.failed(&anyhow::anyhow!(error.render().to_string().trim_end().to_owned()));
+        log.flush();
+    } else {
+        let _ = error.print();
+    }
+    ExitCode::FAILURE
 }
 
 /// `unid shim --id ID --dir DIR`, looked at by hand: argument parsers cost memory that each VM would pay.

@@ -2,6 +2,7 @@
 
 mod console;
 mod create;
+mod daemon;
 mod stats;
 
 use std::path::Path;
@@ -23,7 +24,7 @@ use crate::{output, render};
 /// # Errors
 /// What failed, as a chain; the caller puts the subcommand before it.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
-    let mut client = Client::new(cli.socket());
+    let mut client = Client::new(cli.socket()).within_trace_of(std::env::var);
     match cli.command {
         Command::Run(args) => create::run(&mut client, args, cli.output),
         Command::Ps => ps(&mut client, cli.output),
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Stop(args) => stop(&mut client, args),
         Command::Rm(args) => rm(&mut client, args),
         Command::Status => status(&mut client, cli.output),
+        Command::Daemon { command } => daemon::run(&mut client, command, cli.output),
         Command::Completions { shell } => completions(shell),
         Command::Man { dir } => man(&dir),
     }

@@ -257,3 +257,16 @@ fn a_reader_that_leaves_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)));
 }
+
+#[test]
+fn the_log_level_is_asked_for_or_changed() {
+    let daemon = Daemon::start(|_, _| Some(Ok(json!({"level": "info,unid::vms=debug"}))));
+    let shown = daemon.uni(&["daemon", "log-level"]);
+    assert_eq!((stdout(&shown).as_str(), shown.status.code()), ("info,unid::vms=debug\n", Some(0)));
+    let changed = daemon.uni(&["daemon", "log-level", "unid::vms=debug", "--output", "json"]);
+    let answer: Value = serde_json::from_str(&stdout(&changed)).unwrap();
+    assert_eq!(answer, json!({"level": "info,unid::vms=debug"}));
+    let asked =
+        [json!({}), json!({"level": "unid::vms=debug"})].map(|params| ("Daemon.LogLevel".to_owned(), params));
+    assert_eq!(daemon.requests(), asked);
+}

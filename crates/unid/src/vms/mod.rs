@@ -31,6 +31,7 @@ use crate::ingest::Ingest;
 use crate::live::Live;
 use crate::metrics::Lifecycle;
 use crate::peers::Peers;
+use crate::trace::{self, Caller, Tracing};
 
 pub(crate) use self::vm::Vm;
 
@@ -63,6 +64,7 @@ pub(crate) struct Context {
     pub(crate) live: Arc<Live>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) lifecycle: Lifecycle,
+    pub(crate) tracing: Tracing,
     /// Held while QEMU is probed, so that VMs started together wait for one probe instead of making many.
     probing: Mutex<()>,
 }
@@ -81,6 +83,7 @@ impl Manager {
     /// When the records' directory cannot be used.
     pub(crate) async fn open(
         config: &Config,
+        tracing: Tracing,
         ingest: Arc<Ingest>,
         live: Arc<Live>,
         peers: Arc<Peers>,
@@ -104,6 +107,7 @@ impl Manager {
             live,
             peers,
             lifecycle: Lifecycle::default(),
+            tracing,
             probing: Mutex::default(),
         });
         let manager = Arc::new(Self { context: Arc::clone(&context), vms: Mutex::default() });
@@ -183,7 +187,20 @@ impl Manager {
     ///
     /// # Errors
     /// Whatever keeps it from starting, or the last words of a guest that died at once. Nothing is left behind.
-    pub(crate) async fn run(&self, params: RunParams) -> anyhow::Result<VmInfo> {
+    pub(crate) async fn run(&self, params: RunParams, caller: &Caller) -> anyhow::Result<VmInfo> {
+        let operation = self.context.tracing.begin(trace::Event::Create, caller);
+        let step = operation.step("vm.create", || trace::of_request(&params));
+        let vm = match step.end(self.create(params).await) {
+            Ok(vm) => vm,
+            Err(error) => return operation.end(None, Err(error)),
+        };
+        let step = operation.step("vm.start", || trace::of_vm(Some(vm.id())));
+        let outcome = step.end(self.start(&vm).await);
+        operation.end(Some(vm.subject()), outcome.map(|()| vm.info()))
+    }
+
+    /// Makes a VM and its record.
+    async fn create(&self, params: RunParams) -> anyhow::Result<Arc<Vm>> {
         let context = Arc::clone(&self.context);
         let prepared = tokio::task::spawn_blocking(move || prepare(&context, &params)).await??;
         let vm = self.register(prepared)?;
@@ -191,12 +208,16 @@ impl Manager {
             self.lock().remove(&vm.vm_id());
             return Err(error);
         }
-        let settled = self.start_and_settle(&vm).await;
-        if let Err(error) = settled {
+        Ok(vm)
+    }
+
+    /// Starts a new VM, or forgets it.
+    async fn start(&self, vm: &Arc<Vm>) -> anyhow::Result<()> {
+        if let Err(error) = self.start_and_settle(vm).await {
             vm.discard().await;
             return Err(error.context(format!("start {}", vm.name())));
         }
-        Ok(vm.info())
+        Ok(())
     }
 
     /// Takes the name, makes the record.
@@ -259,8 +280,23 @@ impl Manager {
     ///
     /// # Errors
     /// When it does not run, or does not go down even when killed.
-    pub(crate) async fn stop(&self, params: &StopParams) -> anyhow::Result<()> {
-        let vm = self.find(&params.id)?;
+    pub(crate) async fn stop(&self, params: &StopParams, caller: &Caller) -> anyhow::Result<()> {
+        let (event, step) = match params.force {
+            true => (trace::Event::Kill, "vm.kill"),
+            false => (trace::Event::Stop, "vm.stop"),
+        };
+        let operation = self.context.tracing.begin(event, caller);
+        let found = self.find(&params.id);
+        let vm = found.as_ref().ok().cloned();
+        let step = operation.step(step, || trace::of_vm(vm.as_deref().map(Vm::id)));
+        let outcome = match found {
+            Ok(vm) => self.stop_found(&vm, params).await,
+            Err(error) => Err(error),
+        };
+        operation.end(vm.as_deref().map(Vm::subject), step.end(outcome))
+    }
+
+    async fn stop_found(&self, vm: &Arc<Vm>, params: &StopParams) -> anyhow::Result<()> {
         let seconds = params.timeout_seconds.unwrap_or(DEFAULT_STOP_SECONDS);
         if seconds > MAX_STOP_SECONDS {
             bail!("{seconds} seconds to stop are too many: at most {MAX_STOP_SECONDS} (a day)");
@@ -275,9 +311,14 @@ impl Manager {
     ///
     /// # Errors
     /// When it runs.
-    pub(crate) fn remove(&self, reference: &str) -> anyhow::Result<()> {
-        let vm = self.find(reference)?;
-        vm.apply(Event::RemoveRequested).with_context(|| format!("remove {}", vm.name()))
+    pub(crate) fn remove(&self, reference: &str, caller: &Caller) -> anyhow::Result<()> {
+        let operation = self.context.tracing.begin(trace::Event::Remove, caller);
+        let found = self.find(reference);
+        let vm = found.as_ref().ok().cloned();
+        let step = operation.step("vm.remove", || trace::of_vm(vm.as_deref().map(Vm::id)));
+        let outcome = found
+            .and_then(|vm| vm.apply(Event::RemoveRequested).with_context(|| format!("remove {}", vm.name())));
+        operation.end(vm.as_deref().map(Vm::subject), step.end(outcome))
     }
 
     /// A piece of a VM's console, waiting for it if asked to.

@@ -30,6 +30,7 @@ use super::{Context, console, events, process};
 use crate::clock;
 use crate::management;
 use crate::metrics::Transition;
+use crate::trace::{Caller, Event as Operation, Subject, of_vm};
 
 /// How often a follower of the console looks for more.
 const CONSOLE_LOOK: Duration = Duration::from_millis(20);
@@ -211,6 +212,11 @@ impl Vm {
         &self.spec.name
     }
 
+    /// As traces show it.
+    pub(super) fn subject(&self) -> Subject<'_> {
+        Subject { id: self.id(), name: self.name(), state: self.state() }
+    }
+
     /// The state's word.
     pub(crate) fn state(&self) -> &'static str {
         self.machine_state().as_str()
@@ -364,8 +370,9 @@ impl Vm {
     }
 
     fn announce(self: &Arc<Self>, inner: &mut Inner, from: State, to: State) {
-        tracing::info!(vm_id = self.id(), from = from.as_str(), to = to.as_str(), "vm state transition");
-        self.context.live.state(self.name(), to.as_str());
+        let (from, to_text) = (from.as_str(), to.as_str());
+        tracing::info!(vm_id = self.id(), from, to = to_text, vm = self.name(), "vm state transition");
+        self.context.live.state(self.name(), to_text);
         match to {
             State::Running => {
                 self.context.lifecycle.count(Transition::Start);
@@ -454,6 +461,14 @@ impl Vm {
         if matches!(self.machine_state(), State::Created | State::Stopped) {
             return;
         }
+        let operation = self.context.tracing.begin(Operation::Readopt, &Caller::default());
+        let step = operation.step("vm.readopt", || of_vm(Some(self.id())));
+        self.take_over().await;
+        // found gone is an outcome, not a failure: the state tells
+        let _ = operation.end(Some(self.subject()), step.end(Ok(())));
+    }
+
+    async fn take_over(self: &Arc<Self>) {
         process::until_shim_settles(self.dir()).await;
         let found = shim::find(self.dir(), self.id);
         let mut inner = self.lock();
