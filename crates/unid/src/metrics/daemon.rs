@@ -40,6 +40,8 @@ pub(crate) fn register(registry: &Registry, sources: Sources) {
     registry.counter("uni_registry_push_total", "Images pushed to a registry.", || 0);
     registry.counter("uni_registry_pull_total", "Images pulled from a registry.", || 0);
     let frames = Arc::clone(&ingest);
+    let of_control = Arc::clone(&control);
+    registry.collector(move |families| families.extend(told(&of_control)));
     registry.collector(move |families| {
         families.extend([build(), manager.lifecycle().family()]);
         vms::collect(&manager, &sampler, families);
@@ -60,6 +62,27 @@ pub(crate) fn register(registry: &Registry, sources: Sources) {
         "Clients of the control socket that were cut because they did not read their answer.",
         move || control.cut_clients.load(Relaxed),
     );
+}
+
+/// What became of spans and log lines; zeros where no traces are made.
+fn told(control: &Control) -> [Family; 3] {
+    let traces = control.tracing.counters().map_or_else(Default::default, |counters| counters.snapshot());
+    let dropped = traces.spans_dropped_total;
+    [
+        Family::counter("uni_trace_spans_exported_total", "Spans that the collector of traces took.")
+            .with(&[], traces.spans_exported_total),
+        Family::counter(
+            "uni_trace_spans_dropped_total",
+            "Spans that were lost, by reason: queue_full, export_failed.",
+        )
+        .with(&[("reason", "queue_full")], dropped.queue_full)
+        .with(&[("reason", "export_failed")], dropped.export_failed),
+        Family::counter(
+            "uni_log_dropped_lines_total",
+            "Log lines that were left out because nobody read unid's stderr.",
+        )
+        .with(&[], control.log.dropped_lines()),
+    ]
 }
 
 fn build() -> Family {
