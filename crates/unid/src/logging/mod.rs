@@ -1,6 +1,6 @@
 //! The daemon's log on stderr, as text or as JSON lines.
 //!
-//! Owns what becomes of an event: whether it is shown ([`level`]), its form ([`line`]), its way out ([`writer`]);
+//! Owns what becomes of an event: whether it is shown ([`level`]), its form ([`mod@line`]), its way out ([`writer`]);
 //! panics too end here. Never decides what is logged, and never waits for whoever reads stderr.
 
 mod level;
