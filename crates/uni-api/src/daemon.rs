@@ -70,6 +70,9 @@ pub struct Status {
     /// What became of the spans; absent when the daemon makes no traces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<Traces>,
+    /// The push to a collector; absent without `--influx`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub influx_push: Option<InfluxPush>,
 }
 
 /// Spans delivered and lost since the daemon started.
@@ -103,6 +106,23 @@ pub struct LogLevelParams {
 pub struct LogLevel {
     /// The level, then the targets with one of their own: `info,unid::vms=debug`.
     pub level: String,
+}
+
+/// What became of the lines pushed to a collector since the daemon started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InfluxPush {
+    /// The collector, `host:port`.
+    pub collector: String,
+    /// Whether there is a connection to it.
+    pub connected: bool,
+    /// Lines given to a connection; a line that is sent again counts again.
+    pub lines_sent_total: u64,
+    /// Lines lost because the buffer was full.
+    pub lines_dropped_total: u64,
+    /// Connections after the first.
+    pub reconnects_total: u64,
+    /// Bytes of lines that wait.
+    pub buffered_bytes: u64,
 }
 
 /// Counters of what came in over every wire since the daemon started.

@@ -1,8 +1,8 @@
 //! Points: what was seen, as measurements with the names that albatross uses and the values they promise.
 //!
-//! Owns field names, units and types, which are those in `schema/`. Where albatross's values are wrong on
-//! Linux (peak memory, stack, uptime, block I/O, threads' context switches), the name is kept and the value
-//! is the right one. Never adds tags or times: the caller knows the VM.
+//! Owns field names, units, types and order: those in `schema/`, or those albatross sends on Linux ([`Units`]).
+//! Where albatross's values are wrong on Linux (peak memory, stack, uptime, block I/O, threads' context
+//! switches), the name is kept and the value is the right one. Never adds tags or times: the caller knows the VM.
 
 use uni_wire::FieldValue;
 
@@ -25,46 +25,72 @@ const BLOCK_BYTES: u64 = 512;
 /// A point's fields.
 pub type Fields = Vec<(&'static str, FieldValue)>;
 
+/// Whose quantities and units the fields have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Units {
+    /// What the names promise, as `schema/` has it.
+    #[default]
+    Right,
+    /// What albatross sends on Linux, for readers that depend on it: `maxrss` is the memory of now in pages, `dsize`
+    /// holds the stack and `ssize` repeats it, `runtime` counts clock ticks, what it does not look at is 0, and
+    /// there is no field that it does not have.
+    Albatross,
+}
+
 /// Appends the fields of `resource_usage`. `inblock` and `outblock` are absent when the kernel hides them.
 /// The fields that Linux does not keep (`ixrss`, `idrss`, `isrss`, `nswap`, `msgsnd`, `msgrcv`, `nsignals`)
 /// are 0, as getrusage(2) reports them.
-pub fn resource_usage(sample: &ProcessSample, out: &mut Fields) {
+pub fn resource_usage(sample: &ProcessSample, units: Units, out: &mut Fields) {
+    let right = units == Units::Right;
+    let maxrss = if right { sample.peak_rss_kib } else { sample.rss_bytes / WIRE_PAGE_BYTES };
+    let blocks = match (units, sample.io) {
+        (Units::Right, io) => io.map(|io| (io.read_bytes / BLOCK_BYTES, io.write_bytes / BLOCK_BYTES)),
+        (Units::Albatross, _) => Some((0, 0)),
+    };
     out.extend([
         ("utime", FieldValue::Float(sample.user.as_secs_f64())),
         ("stime", FieldValue::Float(sample.system.as_secs_f64())),
-        ("maxrss", integer(sample.peak_rss_kib)),
+        ("maxrss", integer(maxrss)),
         ("ixrss", integer(0)),
         ("idrss", integer(0)),
         ("isrss", integer(0)),
         ("minflt", integer(sample.minflt)),
         ("maxflt", integer(sample.majflt)),
-        ("majflt", integer(sample.majflt)),
-        ("nswap", integer(0)),
+    ]);
+    out.extend(right.then(|| ("majflt", integer(sample.majflt))));
+    out.push(("nswap", integer(0)));
+    out.extend(
+        blocks
+            .into_iter()
+            .flat_map(|(read, written)| [("inblock", integer(read)), ("outblock", integer(written))]),
+    );
+    out.extend([
         ("msgsnd", integer(0)),
         ("msgrcv", integer(0)),
         ("nsignals", integer(0)),
         ("nvcsw", integer(sample.switches.voluntary)),
         ("nivcsw", integer(sample.switches.involuntary)),
     ]);
-    if let Some(io) = sample.io {
-        out.push(("inblock", integer(io.read_bytes / BLOCK_BYTES)));
-        out.push(("outblock", integer(io.write_bytes / BLOCK_BYTES)));
-    }
 }
 
 /// Appends the fields of `kinfo_mem`. `rss`, `tsize`, `dsize` and `ssize` count 4096 bytes each, on machines
 /// with larger pages too. `cow_faults` is 0: Linux does not count them, and readers of albatross's points expect the field.
-pub fn kinfo_mem(sample: &ProcessSample, out: &mut Fields) {
+pub fn kinfo_mem(sample: &ProcessSample, units: Units, out: &mut Fields) {
     let pages = |bytes: u64| integer(bytes / WIRE_PAGE_BYTES);
+    let right = units == Units::Right;
+    let data_and_stack = sample.data_bytes.saturating_add(sample.stack_bytes);
+    let (data, stack, cpu) = match units {
+        Units::Right => (sample.data_bytes, sample.stack_bytes, sample.cpu),
+        Units::Albatross => (data_and_stack, data_and_stack, sample.user.saturating_add(sample.system)),
+    };
+    out.extend([("vsize", integer(sample.vsize_bytes)), ("rss", pages(sample.rss_bytes))]);
+    out.extend(right.then(|| ("rss_bytes", integer(sample.rss_bytes))));
     out.extend([
-        ("vsize", integer(sample.vsize_bytes)),
-        ("rss", pages(sample.rss_bytes)),
-        ("rss_bytes", integer(sample.rss_bytes)),
         ("tsize", pages(sample.text_bytes)),
-        ("dsize", pages(sample.data_bytes)),
-        ("ssize", pages(sample.stack_bytes)),
+        ("dsize", pages(data)),
+        ("ssize", pages(stack)),
         ("cow_faults", integer(0)),
-        ("runtime", FieldValue::Integer(i64::try_from(sample.cpu.as_micros()).unwrap_or(i64::MAX))),
+        ("runtime", FieldValue::Integer(i64::try_from(cpu.as_micros()).unwrap_or(i64::MAX))),
         ("uptime", FieldValue::Float(sample.uptime().as_secs_f64())),
     ]);
 }
@@ -106,14 +132,16 @@ pub struct Direction {
 }
 
 /// Appends the fields of `interface`.
-pub fn interface(link: &LinkCounters, out: &mut Fields) {
+pub fn interface(link: &LinkCounters, units: Units, out: &mut Fields) {
     let (from, to) = (&link.vm_to_host, &link.host_to_vm);
+    // what albatross does not look at on Linux
+    let seen = |value| integer(if units == Units::Right { value } else { 0 });
     out.extend([
-        ("send_queue_length", integer(link.send_queue_length)),
-        ("max_send_queue_length", integer(link.max_send_queue_length)),
-        ("send_queue_drops", integer(link.send_queue_drops)),
+        ("send_queue_length", seen(link.send_queue_length)),
+        ("max_send_queue_length", seen(link.max_send_queue_length)),
+        ("send_queue_drops", seen(link.send_queue_drops)),
         ("mtu", integer(link.mtu)),
-        ("baudrate", integer(link.baudrate)),
+        ("baudrate", seen(link.baudrate)),
         ("vm_to_host_packets", integer(from.packets)),
         ("vm_to_host_errors", integer(from.errors)),
         ("vm_to_host_bytes", integer(from.bytes)),
@@ -123,7 +151,7 @@ pub fn interface(link: &LinkCounters, out: &mut Fields) {
         ("host_to_vm_packets", integer(to.packets)),
         ("host_to_vm_errors", integer(to.errors)),
         ("host_to_vm_bytes", integer(to.bytes)),
-        ("host_to_vm_mcast", integer(to.mcast)),
+        ("host_to_vm_mcast", seen(to.mcast)),
         ("host_to_vm_dropped", integer(to.dropped)),
     ]);
 }
@@ -175,7 +203,7 @@ pub(crate) mod tests {
 
     #[test]
     fn resource_usage_has_albatross_names_types_and_right_values() {
-        let fields = made(|out| resource_usage(&sample(), out));
+        let fields = made(|out| resource_usage(&sample(), Units::Right, out));
         assert_eq!(value(&fields, "utime"), Some(FieldValue::Float(12.34)));
         assert_eq!(value(&fields, "stime"), Some(FieldValue::Float(3.0)));
         for (name, expected) in
@@ -189,13 +217,13 @@ pub(crate) mod tests {
 
     #[test]
     fn block_counts_that_cannot_be_seen_are_absent_not_zero() {
-        let fields = made(|out| resource_usage(&ProcessSample { io: None, ..sample() }, out));
+        let fields = made(|out| resource_usage(&ProcessSample { io: None, ..sample() }, Units::Right, out));
         assert_eq!(value(&fields, "inblock"), None);
     }
 
     #[test]
     fn kinfo_mem_counts_4096_bytes_and_tells_data_from_stack() {
-        let fields = made(|out| kinfo_mem(&sample(), out));
+        let fields = made(|out| kinfo_mem(&sample(), Units::Right, out));
         for (name, expected) in [
             ("vsize", 141_557_760),
             ("rss", 8123),
@@ -217,7 +245,7 @@ pub(crate) mod tests {
             host_to_vm: Direction { packets: 20, bytes: u64::MAX, dropped: 1, ..Direction::default() },
             ..LinkCounters::default()
         };
-        let fields = made(|out| interface(&link, out));
+        let fields = made(|out| interface(&link, Units::Right, out));
         for (name, expected) in [
             ("vm_to_host_packets", 10),
             ("vm_to_host_bytes", 1000),
@@ -226,6 +254,49 @@ pub(crate) mod tests {
             ("host_to_vm_dropped", 1),
         ] {
             assert_eq!(value(&fields, name), Some(FieldValue::Integer(expected)), "{name}");
+        }
+    }
+
+    /// The fields of a line that albatross-influx was seen to send.
+    fn recorded(text: &str) -> Vec<(&str, &str)> {
+        text.split(',').filter_map(|field| field.split_once('=')).collect()
+    }
+
+    fn written(fields: &Fields) -> Vec<(&'static str, String)> {
+        let text = |value: &FieldValue| match value {
+            FieldValue::Integer(value) => format!("{value}i"),
+            FieldValue::Float(value) => format!("{value:.6}"),
+            other => panic!("albatross sends no {other:?}"),
+        };
+        fields.iter().map(|(name, value)| (*name, text(value))).collect()
+    }
+
+    #[test]
+    fn albatross_units_make_its_recorded_lines() {
+        let usage = "utime=12.340000,stime=3.000000,maxrss=8123i,ixrss=0i,idrss=0i,isrss=0i,minflt=5000i,maxflt=2i,\
+                     nswap=0i,inblock=0i,outblock=0i,msgsnd=0i,msgrcv=0i,nsignals=0i,nvcsw=100i,nivcsw=9i";
+        let memory = "vsize=141557760i,rss=8123i,tsize=44i,dsize=33000i,ssize=33000i,cow_faults=0i,\
+                      runtime=15340000i,uptime=812.263000";
+        let link = "send_queue_length=0i,max_send_queue_length=0i,send_queue_drops=0i,mtu=1500i,baudrate=0i,\
+                    vm_to_host_packets=10i,vm_to_host_errors=0i,vm_to_host_bytes=1000i,vm_to_host_mcast=0i,\
+                    vm_to_host_dropped=0i,collisions=0i,host_to_vm_packets=20i,host_to_vm_errors=0i,\
+                    host_to_vm_bytes=2000i,host_to_vm_mcast=0i,host_to_vm_dropped=1i";
+        let counters = LinkCounters {
+            mtu: 1500,
+            baudrate: 1_000_000_000,
+            send_queue_drops: 5,
+            vm_to_host: Direction { packets: 10, bytes: 1000, ..Direction::default() },
+            host_to_vm: Direction { packets: 20, bytes: 2000, mcast: 7, dropped: 1, ..Direction::default() },
+            ..LinkCounters::default()
+        };
+        for (fields, text) in [
+            (made(|out| resource_usage(&sample(), Units::Albatross, out)), usage),
+            (made(|out| kinfo_mem(&sample(), Units::Albatross, out)), memory),
+            (made(|out| interface(&counters, Units::Albatross, out)), link),
+        ] {
+            let written = written(&fields);
+            let written: Vec<_> = written.iter().map(|(name, text)| (*name, text.as_str())).collect();
+            assert_eq!(written, recorded(text));
         }
     }
 
@@ -243,10 +314,16 @@ pub(crate) mod tests {
     #[test]
     fn the_schema_lists_exactly_the_fields_made() {
         let cases = [
-            (made(|out| resource_usage(&sample(), out)), include_str!("../../../schema/resource_usage.toml")),
-            (made(|out| kinfo_mem(&sample(), out)), include_str!("../../../schema/kinfo_mem.toml")),
             (
-                made(|out| interface(&LinkCounters::default(), out)),
+                made(|out| resource_usage(&sample(), Units::Right, out)),
+                include_str!("../../../schema/resource_usage.toml"),
+            ),
+            (
+                made(|out| kinfo_mem(&sample(), Units::Right, out)),
+                include_str!("../../../schema/kinfo_mem.toml"),
+            ),
+            (
+                made(|out| interface(&LinkCounters::default(), Units::Right, out)),
                 include_str!("../../../schema/interface.toml"),
             ),
         ];

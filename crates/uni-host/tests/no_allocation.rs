@@ -48,8 +48,8 @@ fn a_sample_its_points_and_the_links_allocate_nothing_after_the_first() {
     let mut look = |now: u64| {
         let sample = sampler.sample(Duration::from_millis(now)).unwrap();
         fields.clear();
-        points::resource_usage(&sample, &mut fields);
-        points::kinfo_mem(&sample, &mut fields);
+        points::resource_usage(&sample, points::Units::Right, &mut fields);
+        points::kinfo_mem(&sample, points::Units::Right, &mut fields);
         table.refresh().unwrap();
     };
     look(1);

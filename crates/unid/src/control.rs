@@ -18,6 +18,7 @@ use uni_api::daemon::{Done, Listener, LogLevel, LogLevelParams, Status, Version}
 use uni_api::rpc::{self, Error, MAX_FRAME_BYTES, Request, Response, method};
 use uni_api::vm::{LogsParams, RunParams, StopParams, VmRef};
 
+use crate::forward::influx::Push;
 use crate::ingest::Ingest;
 use crate::logging::Log;
 use crate::trace::{Caller, Tracing};
@@ -38,6 +39,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 pub(crate) struct Control {
     pub(crate) manager: Arc<Manager>,
     pub(crate) ingest: Arc<Ingest>,
+    pub(crate) influx_push: Option<Arc<Push>>,
     pub(crate) state_dir: String,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) shutdown: Arc<Notify>,
@@ -230,6 +232,7 @@ impl Control {
             state_dir: self.state_dir.clone(),
             listeners: self.listeners.clone(),
             ingest: self.ingest.counters.snapshot(),
+            influx_push: self.influx_push.as_ref().map(|push| push.status()),
             cut_clients_total: self.cut_clients.load(Relaxed),
             dropped_log_lines_total: self.log.dropped_lines(),
             traces: self.tracing.counters().map(|counters| counters.snapshot()),

@@ -23,6 +23,7 @@ use uni_store::{Durability, Options, Store};
 
 use crate::config::{self, Config, Fsync};
 use crate::control::{self, Control};
+use crate::forward;
 use crate::http::{self, Access, App, Role};
 use crate::ingest::{Ingest, line};
 use crate::live::Live;
@@ -136,6 +137,11 @@ async fn serve(
     let peers = Arc::new(Peers::default());
     let registry = Arc::new(Registry::default());
     let mut listeners = Listeners::bind(config, log).await?;
+    let push = match &config.influx {
+        Some(target) => Some(forward::influx::Task::start(target, listeners.line_address()).await?),
+        None => None,
+    };
+    let influx_push = push.as_ref().map(|task| Arc::clone(task.push()));
     // VMs that outlived the last daemon are taken over before anyone can ask for them
     let manager =
         Manager::open(config, tracing.clone(), Arc::clone(&ingest), Arc::clone(&live), Arc::clone(&peers))
@@ -157,6 +163,7 @@ async fn serve(
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),
         ingest: Arc::clone(&ingest),
+        influx_push: influx_push.clone(),
         state_dir: config.state_dir.display().to_string(),
         listeners: listeners.announced.clone(),
         shutdown: Arc::clone(&shutdown),
@@ -183,7 +190,7 @@ async fn serve(
     tasks.spawn(metrics::poll_host(polled, Arc::clone(&storage)));
     tasks.spawn(control::serve(control_listener, control));
     tasks.spawn(upkeep(storage));
-    let sampler = sampler::spawn(manager, ingest, Arc::clone(&app.live), figures, config.interval)
+    let sampler = sampler::spawn(manager, ingest, Arc::clone(&app.live), influx_push, figures, config.interval)
         .context("start the sampler's thread")?;
 
     tracing::info!(socket = config.socket.display().to_string(), "unid listening");
@@ -191,6 +198,9 @@ async fn serve(
     tracing::info!("unid shutting down; running VMs go on");
     tasks.shutdown().await;
     sampler.stop();
+    if let Some(push) = push {
+        push.finish().await;
+    }
     let _ = std::fs::remove_file(&config.socket);
     outcome
 }
@@ -271,6 +281,10 @@ impl Listeners {
         self.announce(role.name(), tcp.local_addr()?.to_string());
         self.http.push((tcp, vec![role]));
         Ok(())
+    }
+
+    fn line_address(&self) -> Option<SocketAddr> {
+        self.line.as_ref()?.0.local_addr().ok()
     }
 
     /// One line a listener, so that scripts and people learn the free ports.

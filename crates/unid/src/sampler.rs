@@ -12,21 +12,20 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use uni_api::vm::{LinkStats, Stats};
-use uni_host::{Machine, ProcessSample, ProcessSampler, Rates, points};
-use uni_store::Point;
+use uni_host::{Machine, ProcessSample, ProcessSampler, Rates};
 use uni_vmm::id::Link;
 use uni_vmm::links::{Direction, Links};
-use uni_wire::{FieldValue, Timestamp};
+use uni_wire::Timestamp;
 
 use crate::clock;
+use crate::forward::influx::Push;
 use crate::ingest::Ingest;
 use crate::live::Live;
+use crate::look::{Look, link_name};
 use crate::vms::{Manager, Vm};
 
 /// How often VMs are looked at.
 const PERIOD: Duration = Duration::from_secs(1);
-/// MTU of the links QEMU gives its guests.
-const MTU_BYTES: u64 = 1500;
 
 /// The sampler's thread.
 #[derive(Debug)]
@@ -80,7 +79,7 @@ impl Figures {
     }
 }
 
-/// Starts sampling; every `interval` a sample is stored.
+/// Starts sampling; every `interval` a sample is stored, and left for `push` if there is a collector.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -88,6 +87,7 @@ pub(crate) fn spawn(
     manager: Arc<Manager>,
     ingest: Arc<Ingest>,
     live: Arc<Live>,
+    push: Option<Arc<Push>>,
     figures: Arc<Figures>,
     interval: Duration,
 ) -> std::io::Result<Sampler> {
@@ -97,7 +97,7 @@ pub(crate) fn spawn(
         let mut due = since_boot();
         loop {
             let began = since_boot();
-            round(&mut watched, &manager, &ingest, &live, interval);
+            round(&mut watched, &manager, &ingest, &live, push.as_deref(), interval);
             figures.done(since_boot().saturating_sub(began), &watched);
             // a fixed beat: a slow round does not shift the next one, a very slow one skips beats
             due += PERIOD;
@@ -135,6 +135,7 @@ fn round(
     manager: &Manager,
     ingest: &Ingest,
     live: &Live,
+    push: Option<&Push>,
     interval: Duration,
 ) {
     let running = manager.running();
@@ -147,7 +148,13 @@ fn round(
         if watch.process.pid() != pid {
             *watch = Watched::new(pid, start_ticks);
         }
-        watch.look(vm, live, interval, &mut batch);
+        if let Some((sample, links, time)) = watch.look(vm, live, interval) {
+            let look = Look { vm: vm.name(), sample: &sample, links: &links, time };
+            look.points(&mut batch);
+            if let Some(push) = push {
+                push.offer(&look);
+            }
+        }
     }
     if !batch.is_empty() {
         ingest.append_own(&batch);
@@ -165,10 +172,16 @@ impl Watched {
         Some(Latest { process: (self.process.pid(), self.start_ticks), sample: self.before?, links })
     }
 
-    fn look(&mut self, vm: &Vm, live: &Live, interval: Duration, batch: &mut Vec<Point>) {
+    /// Looks at the VM and shows it live; gives what was seen when it is time to store it.
+    fn look(
+        &mut self,
+        vm: &Vm,
+        live: &Live,
+        interval: Duration,
+    ) -> Option<(ProcessSample, Links, Timestamp)> {
         let (now, time) = (since_boot(), clock::now());
         // an error is passing (tried again next time) or final (the VM's end is noticed elsewhere)
-        let Ok(sample) = self.process.sample(now) else { return };
+        let sample = self.process.sample(now).ok()?;
         let links = vm.links().unwrap_or_default();
         let rates = self.before.as_ref().and_then(|before| Rates::between(before, &sample));
         let values = self.live_values(&sample, rates, now, &links);
@@ -176,12 +189,13 @@ impl Watched {
             live.observe_outside(vm.name(), stats(vm, &sample, rates, &links, time), millis(time), &values);
         }
         // a VM's first points come at once, the others on the beat; half a period absorbs the beat's jitter
-        if self.stored_at.is_none_or(|stored| now - stored + PERIOD / 2 >= interval) {
+        let due = self.stored_at.is_none_or(|stored| now - stored + PERIOD / 2 >= interval);
+        if due {
             self.stored_at = Some(now);
-            make_points(vm.name(), &sample, &links, time, batch);
         }
         self.before = Some(sample);
         self.links_before = Some((now, links));
+        due.then_some((sample, links, time))
     }
 
     fn live_values(
@@ -214,7 +228,7 @@ fn stats(vm: &Vm, sample: &ProcessSample, rates: Rates, links: &Links, time: Tim
     let link = |link: Link| {
         let (to_vm, from_vm) = (links.of(link, Direction::ToVm), links.of(link, Direction::FromVm));
         LinkStats {
-            link: name(link).to_owned(),
+            link: link_name(link).to_owned(),
             rx_bytes: to_vm.bytes,
             rx_packets: to_vm.frames,
             tx_bytes: from_vm.bytes,
@@ -233,59 +247,6 @@ fn stats(vm: &Vm, sample: &ProcessSample, rates: Rates, links: &Links, time: Tim
         timestamp: clock::rfc3339(Some(time)),
         source: "proc".to_owned(),
         links: [Link::Service, Link::Management].map(link).into(),
-    }
-}
-
-/// What is stored of one look: albatross's measurements with right values.
-fn make_points(vm: &str, sample: &ProcessSample, links: &Links, time: Timestamp, batch: &mut Vec<Point>) {
-    let mut fields = points::Fields::new();
-    points::resource_usage(sample, &mut fields);
-    batch.push(point(points::RESOURCE_USAGE, vm, None, &mut fields, time));
-    points::kinfo_mem(sample, &mut fields);
-    batch.push(point(points::KINFO_MEM, vm, None, &mut fields, time));
-    for link in [Link::Service, Link::Management] {
-        let direction = |direction| {
-            let counts = links.of(link, direction);
-            points::Direction {
-                packets: counts.frames,
-                bytes: counts.bytes,
-                mcast: counts.multicast,
-                ..points::Direction::default()
-            }
-        };
-        let counters = uni_host::LinkCounters {
-            mtu: MTU_BYTES,
-            vm_to_host: direction(Direction::FromVm),
-            host_to_vm: direction(Direction::ToVm),
-            ..uni_host::LinkCounters::default()
-        };
-        points::interface(&counters, &mut fields);
-        batch.push(point(points::INTERFACE, vm, Some(name(link)), &mut fields, time));
-    }
-}
-
-fn point(
-    measurement: &str,
-    vm: &str,
-    bridge: Option<&str>,
-    fields: &mut points::Fields,
-    time: Timestamp,
-) -> Point {
-    let bridge = bridge.map(|bridge| (points::BRIDGE_TAG.into(), bridge.into()));
-    let own = |(name, value): (&'static str, FieldValue)| (name.into(), value);
-    Point {
-        measurement: measurement.into(),
-        tags: bridge.into_iter().chain([("vm".into(), vm.into())]).collect(),
-        fields: fields.drain(..).map(own).collect(),
-        time,
-    }
-}
-
-/// The link's name as the guest and the dashboards spell it.
-const fn name(link: Link) -> &'static str {
-    match link {
-        Link::Service => "service",
-        Link::Management => "management",
     }
 }
 

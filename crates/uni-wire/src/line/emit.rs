@@ -39,6 +39,7 @@ pub struct LineWriter<'a, W: fmt::Write + ?Sized, T> {
     measurement: &'a str,
     tags: T,
     framing: Framing,
+    decimals: Option<usize>,
     started: bool,
 }
 
@@ -49,13 +50,20 @@ where
 {
     /// A line of `measurement` with `tags`, for a stream.
     pub const fn new(out: &'a mut W, measurement: &'a str, tags: T) -> Self {
-        Self { out, measurement, tags, framing: Framing::Stream, started: false }
+        Self { out, measurement, tags, framing: Framing::Stream, decimals: None, started: false }
     }
 
     /// The same line for another carrier.
     #[must_use]
     pub const fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
+        self
+    }
+
+    /// The same line with this many decimals in floats (printf's `%f` has 6), instead of as few as read back.
+    #[must_use]
+    pub const fn decimals(mut self, decimals: usize) -> Self {
+        self.decimals = Some(decimals);
         self
     }
 
@@ -124,7 +132,10 @@ where
 
     fn write_value(&mut self, value: Value<'_>) -> fmt::Result {
         match value {
-            Value::Float(v) => write_float(self.out, v),
+            Value::Float(v) => match self.decimals {
+                Some(decimals) => write!(self.out, "{v:.decimals$}"),
+                None => write_float(self.out, v),
+            },
             Value::Integer(v) => write!(self.out, "{v}i"),
             Value::Unsigned(v) => write!(self.out, "{v}u"),
             Value::Boolean(v) => write!(self.out, "{v}"),
@@ -253,6 +264,17 @@ mod tests {
         assert_eq!(text(1e22), "m f=1e22\n");
         assert_eq!(text(1e-7), "m f=1e-7\n");
         assert_eq!(text(123_456_789.0), "m f=123456789\n");
+    }
+
+    #[test]
+    fn floats_may_be_written_as_printf_does() {
+        let mut out = String::new();
+        let mut writer = LineWriter::new(&mut out, "m", []).decimals(6);
+        for (key, value) in [("a", 12.34), ("b", 3.0), ("c", 812.263_484_4)] {
+            writer.field(key, value).expect("string");
+        }
+        writer.finish(None).expect("string");
+        assert_eq!(out, "m a=12.340000,b=3.000000,c=812.263484\n");
     }
 
     #[test]
