@@ -3,6 +3,7 @@
 //! Owns processes it started (all are ended with it) and free ports. Shared by the black-box tests and by
 //! `cargo xtask demo`. Never looks inside a program: it uses what a user has.
 
+pub mod influxd;
 pub mod python;
 
 use std::io::{BufRead as _, BufReader};

@@ -144,8 +144,8 @@ fn look(samplers: &mut [ProcessSampler], fields: &mut points::Fields) -> Result<
     for sampler in samplers {
         let sample = sampler.sample(clock(ClockId::Boottime))?;
         fields.clear();
-        points::resource_usage(&sample, fields);
-        points::kinfo_mem(&sample, fields);
+        points::resource_usage(&sample, points::Units::Right, fields);
+        points::kinfo_mem(&sample, points::Units::Right, fields);
         black_box(&fields);
         threads += sample.threads;
     }

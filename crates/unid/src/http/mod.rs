@@ -1,11 +1,12 @@
 //! The HTTP servers: what is served where, and the limits that every connection is under.
 //!
-//! Owns accepting and timeouts; the routes are in [`influx`], [`ui`] and [`mod@metrics`], who may use them is
+//! Owns accepting and timeouts; the routes are in [`influx`], [`ui`], [`grafana`] and [`mod@metrics`], who may use them is
 //! [`access`]'s and [`guard`]'s business.
 
 mod access;
 pub(crate) mod charts;
 mod figures;
+mod grafana;
 mod guard;
 pub(crate) mod influx;
 mod metrics;
@@ -125,6 +126,9 @@ impl Role {
 /// The routes of all `roles` together. `/health` is that of the metrics where they are among them.
 fn routes(roles: &[Role]) -> Router<Arc<App>> {
     let mut routes = Router::new();
+    if roles.contains(&Role::Api) || roles.contains(&Role::Ui) {
+        routes = routes.merge(grafana::routes());
+    }
     for role in roles {
         routes = routes.merge(match role {
             Role::Api if roles.contains(&Role::Metrics) => influx::routes(),
