@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 /// What a connection took this long ago counts as arrived, once the connection still stands: longer than it takes
 /// to find out that a peer is gone.
-pub(super) const SETTLED: Duration = Duration::from_secs(15);
+const SETTLED: Duration = Duration::from_secs(15);
 
 /// Lines that belong together and go out in one write.
 #[derive(Clone, Debug, PartialEq, Eq)]

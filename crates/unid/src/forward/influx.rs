@@ -22,7 +22,7 @@ use uni_host::points::{BRIDGE_TAG, Units};
 use uni_wire::line::LineWriter;
 
 use super::backoff::Backoff;
-use super::buffer::{Batch, Buffer, SETTLED};
+use super::buffer::{Batch, Buffer};
 use crate::config::Influx;
 use crate::look::{Look, VM_TAG};
 
@@ -33,13 +33,15 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// A collector that does not take a write within this is given up.
 const WRITE_TIME: Duration = Duration::from_secs(10);
 /// The kernel's share of what is under way: what it holds is lost to us when a stalled connection is given up.
-const SEND_BUFFER_BYTES: usize = 64 * 1024;
+const SEND_BUFFER_BYTES: usize = 16 * 1024;
 /// A silent connection is probed after this, this often, this many times.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 /// Unacknowledged for this long, the peer is gone (tcp(7), `TCP_USER_TIMEOUT`).
 const UNACKNOWLEDGED_MS: u32 = 10_000;
+/// A connection that stood this long was a good one: when it breaks, the waits start anew.
+const STEADY: Duration = Duration::from_secs(5);
 /// How long the daemon's end waits for what is still to be sent.
 const FLUSH_TIME: Duration = Duration::from_secs(2);
 /// How long the start waits for the collector's name; it need not be known yet.
@@ -221,7 +223,7 @@ impl Worker {
                     });
                     self.complain(&error);
                     // one that hangs up at once again and again is waited for like one that is not there
-                    if since.elapsed() >= SETTLED {
+                    if since.elapsed() >= STEADY {
                         backoff = Backoff::default();
                     }
                 }
