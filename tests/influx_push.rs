@@ -26,7 +26,7 @@ const DATABASE: &str = "uni";
 /// A listener that keeps what each read gave it; dropped, it and its connections are closed.
 struct Collector {
     address: SocketAddr,
-    reads: Arc<Mutex<Vec<(usize, Vec<u8>)>>>,
+    reads: Arc<Mutex<Vec<Vec<u8>>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -46,27 +46,25 @@ impl Collector {
         let (kept, stopped) = (Arc::clone(&reads), Arc::clone(&stop));
         let address = listener.local_addr()?;
         let thread = std::thread::spawn(move || {
-            let mut connections = 0;
             while !stopped.load(SeqCst) {
                 let Ok((stream, _)) = listener.accept() else {
                     std::thread::sleep(Duration::from_millis(10));
                     continue;
                 };
-                serve(stream, connections, manner, &kept, &stopped);
-                connections += 1;
+                serve(stream, manner, &kept, &stopped);
             }
         });
         Ok(Self { address, reads, stop, thread: Some(thread) })
     }
 
-    fn reads(&self) -> Vec<(usize, Vec<u8>)> {
+    fn reads(&self) -> Vec<Vec<u8>> {
         self.reads.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What came over all connections, as blocks of one VM each; every read holds whole blocks.
     fn blocks(&self) -> anyhow::Result<Vec<Block>> {
         let mut blocks = Vec::new();
-        for (_, bytes) in self.reads() {
+        for bytes in self.reads() {
             let text = String::from_utf8(bytes)?;
             ensure!(text.ends_with('\n'), "a read ends inside a line: {text:?}");
             let lines = text.lines().map(Line::parse).collect::<anyhow::Result<Vec<_>>>()?;
@@ -88,13 +86,7 @@ impl Drop for Collector {
 }
 
 /// One connection at a time: there is one sender.
-fn serve(
-    mut stream: TcpStream,
-    connection: usize,
-    manner: Manner,
-    reads: &Mutex<Vec<(usize, Vec<u8>)>>,
-    stop: &AtomicBool,
-) {
+fn serve(mut stream: TcpStream, manner: Manner, reads: &Mutex<Vec<Vec<u8>>>, stop: &AtomicBool) {
     let _ = stream.set_nonblocking(false);
     let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
     let mut buffer = vec![0; if manner == Manner::Keeps { 1024 * 1024 } else { 64 }];
@@ -103,13 +95,13 @@ fn serve(
         match stream.read(&mut buffer) {
             Ok(0) => return,
             Ok(n) if manner == Manner::Keeps => {
-                reads.lock().unwrap_or_else(PoisonError::into_inner).push((connection, buffer[..n].to_vec()));
+                reads.lock().unwrap_or_else(PoisonError::into_inner).push(buffer[..n].to_vec());
             }
             Ok(n) => {
                 line.extend_from_slice(&buffer[..n]);
                 if let Some(end) = line.iter().position(|&byte| byte == b'\n') {
                     line.truncate(end + 1);
-                    reads.lock().unwrap_or_else(PoisonError::into_inner).push((connection, line));
+                    reads.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                     return;
                 }
             }
@@ -448,7 +440,7 @@ fn a_collector_that_closes_after_each_line_is_not_rushed_and_gets_on() -> anyhow
         Ok(reads)
     })?;
     let mut times = BTreeSet::new();
-    for (_, bytes) in &reads {
+    for bytes in &reads {
         times.insert(Line::parse(String::from_utf8(bytes.clone())?.trim_end())?.time);
     }
     ensure!(times.len() >= 2, "always the same line: {reads:?}");
