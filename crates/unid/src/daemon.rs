@@ -185,13 +185,16 @@ async fn serve(
     };
     listeners.spawn(&mut tasks, &ingest, &app, &access, &sources.http);
     metrics::register(&registry, sources);
+    let push_counters = influx_push.as_ref().map_or_else(Arc::default, |push| Arc::clone(&push.counters));
+    forward::influx::register(&registry, &push_counters);
     tasks.spawn(access.keep_fresh());
     tasks.spawn(metrics::poll_vms(Arc::clone(&polled), Arc::clone(&manager)));
     tasks.spawn(metrics::poll_host(polled, Arc::clone(&storage)));
     tasks.spawn(control::serve(control_listener, control));
     tasks.spawn(upkeep(storage));
-    let sampler = sampler::spawn(manager, ingest, Arc::clone(&app.live), influx_push, figures, config.interval)
-        .context("start the sampler's thread")?;
+    let sampler =
+        sampler::spawn(manager, ingest, Arc::clone(&app.live), influx_push, figures, config.interval)
+            .context("start the sampler's thread")?;
 
     tracing::info!(socket = config.socket.display().to_string(), "unid listening");
     let outcome = until_stopped(&shutdown).await;

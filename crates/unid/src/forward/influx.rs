@@ -25,6 +25,7 @@ use super::backoff::Backoff;
 use super::buffer::{Batch, Buffer};
 use crate::config::Influx;
 use crate::look::{Look, VM_TAG};
+use crate::metrics::Registry;
 
 /// What may wait for the collector: 8 MiB are 14 hours of one VM, or 8 minutes of a hundred, at the usual interval.
 const MAX_BUFFER_BYTES: usize = 8 * 1024 * 1024;
@@ -59,6 +60,39 @@ pub(crate) struct Counters {
     /// Bytes that wait.
     pub(crate) buffered_bytes: AtomicU64,
     pub(crate) connected: AtomicBool,
+}
+
+/// Shows the counters to Prometheus; without a push they stay 0.
+pub(crate) fn register(registry: &Registry, counters: &Arc<Counters>) {
+    let of = |read: fn(&Counters) -> u64| {
+        let counters = Arc::clone(counters);
+        move || read(&counters)
+    };
+    registry.counter(
+        "uni_influx_push_lines_total",
+        "Lines given to the connection to the Influx collector (--influx); those sent again count again.",
+        of(|c| c.lines_sent.load(Relaxed)),
+    );
+    registry.counter(
+        "uni_influx_push_dropped_lines_total",
+        "Lines for the Influx collector that were lost because the buffer was full.",
+        of(|c| c.lines_dropped.load(Relaxed)),
+    );
+    registry.counter(
+        "uni_influx_push_reconnects_total",
+        "Connections to the Influx collector after the first.",
+        of(|c| c.reconnects.load(Relaxed)),
+    );
+    registry.gauge(
+        "uni_influx_push_buffered_bytes",
+        "Bytes of lines that wait for the Influx collector.",
+        of(|c| c.buffered_bytes.load(Relaxed)),
+    );
+    registry.gauge(
+        "uni_influx_push_connected",
+        "1 while there is a connection to the Influx collector.",
+        of(|c| u64::from(c.connected.load(Relaxed))),
+    );
 }
 
 /// The lines for one collector: left here by the sampler, taken by [`Task`].
