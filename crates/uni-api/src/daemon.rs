@@ -17,6 +17,28 @@ impl Default for Done {
     }
 }
 
+/// Parameters of `Daemon.Shutdown`; none are as good as the defaults.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ShutdownParams {
+    /// Stop all VMs first; else they go on, and the next daemon takes them over.
+    #[serde(default)]
+    pub stop_vms: bool,
+    /// With `stop_vms`: seconds to wait for the guests before they are killed; absent means 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+}
+
+/// The daemon is shutting down.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Shutdown {
+    /// As in [`Done`].
+    #[serde(flatten)]
+    pub done: Done,
+    /// Names of the VMs that did not stop in time and were killed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub killed: Vec<String>,
+}
+
 /// The daemon's version.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Version {

@@ -124,7 +124,7 @@ pub mod method {
     pub const DAEMON_STATUS: &str = "Daemon.Status";
     /// [`crate::daemon::LogLevelParams`] to [`crate::daemon::LogLevel`].
     pub const DAEMON_LOG_LEVEL: &str = "Daemon.LogLevel";
-    /// No parameters, to [`crate::daemon::Done`].
+    /// [`crate::daemon::ShutdownParams`] or none, to [`crate::daemon::Shutdown`].
     pub const DAEMON_SHUTDOWN: &str = "Daemon.Shutdown";
 }
 

@@ -154,6 +154,9 @@ pub struct VmDetail {
     /// The guest's exit code, where it gave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
+    /// Why the newest record could not be stored; absent when it is. It is tried again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub record_error: String,
 }
 
 fn null_as_default<'de, D: serde::Deserializer<'de>, T: Deserialize<'de> + Default>(

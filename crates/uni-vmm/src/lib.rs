@@ -4,11 +4,11 @@
 //! This crate never opens a listening socket for users, never makes threads and knows nothing of points,
 //! queries or the daemon's own API. Pure parts (`spec`, `image`, `qemu`, `machine`, `inject`, `record`
 //! shapes, the parsers) take everything as arguments; parts that touch the machine (`accel`, `qmp`, `shim`,
-//! `record::FileStore`) say so in their own header.
+//! the stores of `record`) say so in their own header.
 //!
 //! Reading order: [`spec::Spec`] is what the user asked for, [`image::detect`] what the file is,
 //! [`qemu::compose`] the command line made of both, [`shim::spawn`] what runs it, [`machine::Machine`] which
-//! of these may happen when, and [`record::FileStore`] what is remembered.
+//! of these may happen when, and [`record::RecordStore`] what is remembered.
 
 pub mod accel;
 mod atomic;

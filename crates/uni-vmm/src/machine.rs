@@ -346,6 +346,16 @@ impl Machine {
         }
     }
 
+    /// Says, before [`Machine::recover`], that QEMU of start `generation` lives. What was stored yields: it is
+    /// older when records were brought back from a copy.
+    pub fn found_alive(&mut self, generation: u64) {
+        if matches!(self.state, State::Created | State::Stopped) {
+            self.intent = Intent::Run;
+            let _recover_tells = self.become_state(State::Starting);
+        }
+        self.generation = generation;
+    }
+
     fn is_current(&self, generation: u64) -> bool {
         self.generation == generation
     }
@@ -552,6 +562,17 @@ mod tests {
         let actions = machine.handle(Event::DeadlinePassed { generation: G }).unwrap();
         assert_eq!(actions, [Action::CancelDeadline, Action::Kill { generation: G }]);
         assert_eq!(machine.handle(Event::DeadlinePassed { generation: G }), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_living_qemu_is_worth_more_than_an_older_record() {
+        for state in [State::Created, State::Stopped, State::Starting, State::Running] {
+            let stored = Stored { state, generation: 3, ..Machine::new(Injection::With).to_stored() };
+            let mut machine = Machine::restore(stored);
+            machine.found_alive(5);
+            machine.recover(None);
+            assert_eq!((machine.state(), machine.generation()), (State::Running, 5), "{state}");
+        }
     }
 
     #[test]

@@ -110,14 +110,28 @@ pub(crate) enum DaemonCommand {
         #[arg(value_name = "SPEC", value_parser = NonEmptyStringValueParser::new())]
         spec: Option<String>,
     },
+    /// Shut the daemon down; VMs go on, and the next daemon takes them over
+    Stop(DaemonStopArgs),
 }
 
 impl DaemonCommand {
     const fn name(&self) -> &'static str {
         match self {
             Self::LogLevel { .. } => "daemon log-level",
+            Self::Stop(_) => "daemon stop",
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DaemonStopArgs {
+    /// Stop all VMs first
+    #[arg(long)]
+    pub(crate) vms: bool,
+
+    /// With --vms: how long the guests may take before they are killed
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, requires = "vms", value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub(crate) time: u64,
 }
 
 /// Names one VM.

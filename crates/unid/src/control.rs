@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore};
-use uni_api::daemon::{Done, Listener, LogLevel, LogLevelParams, Status, Version};
+use uni_api::daemon::{Done, Listener, LogLevel, LogLevelParams, Shutdown, ShutdownParams, Status, Version};
 use uni_api::rpc::{self, Error, MAX_FRAME_BYTES, Request, Response, method};
 use uni_api::vm::{LogsParams, RunParams, StopParams, VmRef};
 
@@ -201,8 +201,8 @@ impl Control {
             method::DAEMON_STATUS => answer(Ok(self.status())),
             method::DAEMON_LOG_LEVEL => answer(self.log_level(&parse(params)?)),
             method::DAEMON_SHUTDOWN => {
-                self.shutdown.notify_one();
-                answer(Ok(Done::default()))
+                let params = parse::<Option<ShutdownParams>>(params)?.unwrap_or_default();
+                answer(self.shut_down(&params, &caller).await)
             }
             _ => Err(Error { code: rpc::METHOD_NOT_FOUND, message: format!("method not found: {name}") }),
         }
@@ -212,6 +212,15 @@ impl Control {
     fn log_level(&self, params: &LogLevelParams) -> anyhow::Result<LogLevel> {
         params.level.as_deref().map_or(Ok(()), |spec| self.log.set_levels(spec))?;
         Ok(LogLevel { level: self.log.levels() })
+    }
+
+    async fn shut_down(&self, params: &ShutdownParams, caller: &Caller) -> anyhow::Result<Shutdown> {
+        let killed = match params.stop_vms {
+            true => self.manager.stop_all(params.timeout_seconds, caller).await?,
+            false => Vec::new(),
+        };
+        self.shutdown.notify_one();
+        Ok(Shutdown { killed, ..Shutdown::default() })
     }
 
     fn status(&self) -> Status {

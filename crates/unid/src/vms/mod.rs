@@ -6,6 +6,7 @@
 mod console;
 mod events;
 mod process;
+mod records;
 mod traces;
 mod vm;
 
@@ -15,14 +16,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use uni_api::vm::{Logs, LogsParams, RunParams, Stats, StopParams, VmInfo};
 use uni_vmm::accel::{self, Decision};
 use uni_vmm::exit::Exit;
 use uni_vmm::id::VmId;
 use uni_vmm::image::{self, Image, Kind};
-use uni_vmm::machine::{Event, State};
+use uni_vmm::machine::{Event, Refused, State};
 use uni_vmm::name::VmName;
-use uni_vmm::record::FileStore;
+use uni_vmm::record::RecordStore;
 use uni_vmm::spec::{Machine, PortMap, Proto, Spec};
 use uni_vmm::{process as processes, qemu};
 
@@ -49,13 +52,18 @@ const DEFAULT_STOP_SECONDS: u64 = 30;
 const MAX_STOP_SECONDS: u64 = 86_400;
 /// The longest wait of one request for console output.
 const MAX_LOG_WAIT: Duration = Duration::from_secs(30);
+/// The signal that a kill is.
+const SIGKILL: i32 = 9;
 /// Console bytes shown when a guest died at once.
 const LAST_WORDS_BYTES: usize = 2048;
+
+/// `run` requests at one time; more than there can be clients.
+const MAX_STARTS: u32 = 1024;
 
 /// What every VM works with.
 #[derive(Debug)]
 pub(crate) struct Context {
-    pub(crate) records: FileStore,
+    pub(crate) records: Box<dyn RecordStore>,
     pub(crate) state_dir: PathBuf,
     pub(crate) cache_dir: PathBuf,
     pub(crate) qemu: PathBuf,
@@ -74,6 +82,8 @@ pub(crate) struct Context {
 pub(crate) struct Manager {
     context: Arc<Context>,
     vms: Mutex<BTreeMap<VmId, Arc<Vm>>>,
+    /// One for each `run` under way; none are left once all VMs are stopped for good.
+    starts: Semaphore,
 }
 
 impl Manager {
@@ -88,15 +98,7 @@ impl Manager {
         live: Arc<Live>,
         peers: Arc<Peers>,
     ) -> anyhow::Result<Arc<Self>> {
-        let records = FileStore::open(&config.state_dir).context("open the VM records")?;
-        let loaded = records.load_all().context("load the VM records")?;
-        for damaged in &loaded.damaged {
-            tracing::error!(
-                path = damaged.path.display().to_string(),
-                err = damaged.fault,
-                "VM record set aside"
-            );
-        }
+        let (records, loaded) = records::open(config)?;
         let context = Arc::new(Context {
             records,
             state_dir: config.state_dir.clone(),
@@ -110,11 +112,12 @@ impl Manager {
             tracing,
             probing: Mutex::default(),
         });
-        let manager = Arc::new(Self { context: Arc::clone(&context), vms: Mutex::default() });
-        for orphan in &loaded.orphans {
-            remove_orphan(orphan);
-        }
-        for record in loaded.records {
+        let manager = Arc::new(Self {
+            context: Arc::clone(&context),
+            vms: Mutex::default(),
+            starts: Semaphore::new(MAX_STARTS as usize),
+        });
+        for record in loaded {
             let vm = match Vm::load(Arc::clone(&context), record) {
                 Ok(vm) => vm,
                 Err(error) => {
@@ -189,6 +192,10 @@ impl Manager {
     /// Whatever keeps it from starting, or the last words of a guest that died at once. Nothing is left behind.
     pub(crate) async fn run(&self, params: RunParams, caller: &Caller) -> anyhow::Result<VmInfo> {
         let operation = self.context.tracing.begin(trace::Event::Create, caller);
+        let Ok(_start) = self.starts.try_acquire() else {
+            let refused = "no VM is started now: all VMs are being stopped (`uni daemon stop --vms`)";
+            return operation.end(None, Err(anyhow::anyhow!(refused)));
+        };
         let step = operation.step("vm.create", || trace::of_request(&params));
         let vm = match step.end(self.create(params).await) {
             Ok(vm) => vm,
@@ -279,7 +286,7 @@ impl Manager {
     /// Stops a VM and returns once it is down.
     ///
     /// # Errors
-    /// When it does not run, or does not go down even when killed.
+    /// When it does not run, does not go down even when killed, or its record cannot be written.
     pub(crate) async fn stop(&self, params: &StopParams, caller: &Caller) -> anyhow::Result<()> {
         let (event, step) = match params.force {
             true => (trace::Event::Kill, "vm.kill"),
@@ -290,21 +297,49 @@ impl Manager {
         let vm = found.as_ref().ok().cloned();
         let step = operation.step(step, || trace::of_vm(vm.as_deref().map(Vm::id)));
         let outcome = match found {
-            Ok(vm) => self.stop_found(&vm, params).await,
+            Ok(vm) => stop_found(&vm, params).await,
             Err(error) => Err(error),
         };
         operation.end(vm.as_deref().map(Vm::subject), step.end(outcome))
     }
 
-    async fn stop_found(&self, vm: &Arc<Vm>, params: &StopParams) -> anyhow::Result<()> {
-        let seconds = params.timeout_seconds.unwrap_or(DEFAULT_STOP_SECONDS);
-        if seconds > MAX_STOP_SECONDS {
-            bail!("{seconds} seconds to stop are too many: at most {MAX_STOP_SECONDS} (a day)");
+    /// Stops all VMs at once and returns the names of those that had to be killed. No VM is started from then on.
+    ///
+    /// # Errors
+    /// When one does not go down or its record cannot be written; VMs can then be started again.
+    pub(crate) async fn stop_all(
+        &self,
+        timeout_seconds: Option<u64>,
+        caller: &Caller,
+    ) -> anyhow::Result<Vec<String>> {
+        let time = stop_time(timeout_seconds)?;
+        // starts under way end first
+        let starts = self.starts.acquire_many(MAX_STARTS).await?;
+        let mut stops = JoinSet::new();
+        for vm in self.all().into_iter().filter(|vm| vm.is_up()) {
+            let operation = self.context.tracing.begin(trace::Event::Stop, caller);
+            stops.spawn(async move {
+                let step = operation.step("vm.stop", || trace::of_vm(Some(vm.id())));
+                let stopped = step.end(vm.stop(Event::StopRequested, time).await);
+                let stopped = operation.end(Some(vm.subject()), stopped);
+                (vm, stopped)
+            });
         }
-        let event = if params.force { Event::KillRequested } else { Event::StopRequested };
-        vm.set_stop_time(Duration::from_secs(seconds));
-        vm.apply(event).with_context(|| format!("stop {}", vm.name()))?;
-        vm.until_down(Duration::from_secs(seconds)).await.with_context(|| format!("stop {}", vm.name()))
+        let (mut killed, mut faults) = (Vec::new(), Vec::new());
+        for (vm, stopped) in stops.join_all().await {
+            match stopped {
+                Ok(()) if vm.last_exit() == Some(Exit::Signal(SIGKILL)) => killed.push(vm.name().to_owned()),
+                // that it went down by itself meanwhile is as good
+                Err(error) if !error.is::<Refused>() => faults.push(format!("{error:#}")),
+                _ => {}
+            }
+        }
+        if !faults.is_empty() {
+            bail!("not all VMs were stopped, so unid goes on: {}", faults.join("; "));
+        }
+        starts.forget();
+        killed.sort();
+        Ok(killed)
     }
 
     /// Forgets a stopped VM, its console and its record; its points stay.
@@ -316,8 +351,7 @@ impl Manager {
         let found = self.find(reference);
         let vm = found.as_ref().ok().cloned();
         let step = operation.step("vm.remove", || trace::of_vm(vm.as_deref().map(Vm::id)));
-        let outcome = found
-            .and_then(|vm| vm.apply(Event::RemoveRequested).with_context(|| format!("remove {}", vm.name())));
+        let outcome = found.and_then(|vm| vm.remove().with_context(|| format!("remove {}", vm.name())));
         operation.end(vm.as_deref().map(Vm::subject), step.end(outcome))
     }
 
@@ -356,27 +390,18 @@ impl Manager {
     }
 }
 
-/// Removes what a VM that was being made or removed left behind, unless something runs there.
-fn remove_orphan(dir: &std::path::Path) {
-    if uni_vmm::shim::is_locked(dir) {
-        tracing::error!(
-            dir = dir.display().to_string(),
-            "a VM runs here that has no record; it is left alone"
-        );
-        return;
+async fn stop_found(vm: &Arc<Vm>, params: &StopParams) -> anyhow::Result<()> {
+    let event = if params.force { Event::KillRequested } else { Event::StopRequested };
+    vm.stop(event, stop_time(params.timeout_seconds)?).await
+}
+
+/// The time that a stop gives the guest.
+fn stop_time(seconds: Option<u64>) -> anyhow::Result<Duration> {
+    let seconds = seconds.unwrap_or(DEFAULT_STOP_SECONDS);
+    if seconds > MAX_STOP_SECONDS {
+        bail!("{seconds} seconds to stop are too many: at most {MAX_STOP_SECONDS} (a day)");
     }
-    match std::fs::remove_dir_all(dir) {
-        Ok(()) => {
-            tracing::info!(dir = dir.display().to_string(), "removed what an interrupted run left behind");
-        }
-        Err(error) => {
-            tracing::warn!(
-                dir = dir.display().to_string(),
-                err = error.to_string(),
-                "remove left-over files"
-            );
-        }
-    }
+    Ok(Duration::from_secs(seconds))
 }
 
 /// A request, checked as far as it can be without taking the name.
@@ -493,6 +518,7 @@ fn port_is_free(port: &PortMap) -> anyhow::Result<()> {
 
 /// A VM that ended before it settled: well, or with its last words.
 async fn ended(vm: &Arc<Vm>) -> anyhow::Result<()> {
+    vm.stored()?;
     let exit = vm.last_exit();
     if exit.as_ref().is_some_and(|exit| !exit.is_failure()) {
         return Ok(());

@@ -39,6 +39,8 @@ const QMP_TIME: Duration = Duration::from_secs(3);
 const PRESS_AGAIN: Duration = Duration::from_millis(500);
 /// Between two tries to reach a control socket that QEMU is only about to make.
 const QMP_RETRY: Duration = Duration::from_millis(20);
+/// Between two tries to write a record that could not be written.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
 /// Used when a pid cannot be watched (a kernel without pidfd): how often to look.
 const PID_LOOK: Duration = Duration::from_millis(200);
 
@@ -66,11 +68,14 @@ pub(super) async fn start(vm: Arc<Vm>, generation: u64, injection: Injection, im
         None => tracing::warn!(vm_id = vm.id(), "the shim ended before QEMU lived"),
     }
     reap(child).await;
-    let _ = vm.apply(Event::Exited { generation, exit: recorded_exit(vm.paths.dir()) });
+    let (exit, _) = recorded_end(vm.paths.dir(), generation);
+    let _ = vm.apply(Event::Exited { generation, exit });
 }
 
 /// Composes the command line, writes it where the shim reads it, starts the shim.
 fn spawn_shim(vm: &Vm, generation: u64, injection: Injection, image: Option<Image>) -> anyhow::Result<Child> {
+    // else a returning unid would not look for this QEMU
+    vm.stored()?;
     let image = image.map_or_else(|| image::detect(&vm.spec.image), Ok)?;
     let detail = vm.detail();
     let accel = if detail.accelerator == "kvm" { Accel::Kvm } else { Accel::Tcg };
@@ -144,7 +149,8 @@ async fn reap(child: Option<Child>) {
 /// Sees a VM that was taken over through to its end.
 pub(super) async fn watch_adopted(vm: Arc<Vm>, run: RunInfo) {
     until_gone(run.shim.pid).await;
-    let _ = vm.apply(Event::Exited { generation: run.generation, exit: recorded_exit(vm.paths.dir()) });
+    let (exit, _) = recorded_end(vm.paths.dir(), run.generation);
+    let _ = vm.apply(Event::Exited { generation: run.generation, exit });
 }
 
 /// A shim that was only just started when the last daemon died shows soon who it runs, or is gone.
@@ -156,12 +162,27 @@ pub(super) async fn until_shim_settles(dir: &Path) {
     }
 }
 
-/// How the shim says that it ended.
-pub(super) fn recorded_exit(dir: &Path) -> Exit {
+/// How the shim says that a start ended, and when.
+pub(super) fn recorded_end(dir: &Path, generation: u64) -> (Exit, Option<Timestamp>) {
     match shim::read_exit(dir) {
-        Ok(Some(report)) => Exit::of(&report),
-        Ok(None) => Exit::HypervisorError("the shim ended without a word".to_owned()),
-        Err(error) => Exit::HypervisorError(format!("the end was recorded, but cannot be read: {error}")),
+        // 0: the shim did not come as far as to learn its number
+        Ok(Some(report)) if report.generation == generation || report.generation == 0 => {
+            (Exit::of(&report), i64::try_from(report.at_unix_ns).ok().map(Timestamp))
+        }
+        Ok(_) => (Exit::HypervisorError("the shim ended without a word".to_owned()), None),
+        Err(error) => {
+            (Exit::HypervisorError(format!("the end was recorded, but cannot be read: {error}")), None)
+        }
+    }
+}
+
+/// Writes a record that could not be written as soon as it can be.
+pub(super) async fn save_again(vm: Arc<Vm>) {
+    loop {
+        tokio::time::sleep(SAVE_AGAIN).await;
+        if !vm.save_again() {
+            return;
+        }
     }
 }
 
@@ -282,6 +303,7 @@ pub(super) fn detail(spec: &Spec, record: &Record, machine: &Machine, run: Optio
             Some(Exit::PowerOff) => Some(0),
             _ => None,
         },
+        record_error: String::new(),
     }
 }
 

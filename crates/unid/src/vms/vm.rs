@@ -17,7 +17,6 @@ use uni_vmm::id::VmId;
 use uni_vmm::image::{Image, Kind};
 use uni_vmm::links::{self, Direction, Links};
 use uni_vmm::machine::{Action, Event, Injection, Intent, Machine, Refused, State};
-use uni_vmm::name::VmName;
 use uni_vmm::paths::Paths;
 use uni_vmm::record::Record;
 use uni_vmm::shim::{self, RunInfo};
@@ -72,6 +71,8 @@ struct Inner {
     management: Option<AbortHandle>,
     /// Its start failed and it is being ended: no operator's doing.
     discarded: bool,
+    /// Why the newest record is not stored; it is tried again.
+    unsaved: Option<String>,
 }
 
 /// What is stored already, and so may be told.
@@ -146,16 +147,7 @@ impl Vm {
     ///
     /// # Errors
     /// When the record holds what cannot be run.
-    pub(super) fn load(context: Arc<Context>, mut record: Record) -> anyhow::Result<Arc<Self>> {
-        if record.config.name.parse::<VmName>().is_err() {
-            // older installations allowed any name, and none
-            tracing::warn!(
-                vm_id = record.id.to_string(),
-                name = record.config.name,
-                "unusable VM name: the id is used"
-            );
-            record.config.name = record.id.to_string();
-        }
+    pub(super) fn load(context: Arc<Context>, record: Record) -> anyhow::Result<Arc<Self>> {
         let spec = record.config.to_spec().with_context(|| format!("record of VM {}", record.id))?;
         let machine = Machine::restore(record.lifecycle.clone());
         Self::new(context, record, spec, machine, None)
@@ -180,6 +172,7 @@ impl Vm {
             deadline: None,
             management: None,
             discarded: false,
+            unsaved: None,
         };
         let changed = watch::channel(0).0;
         let seen = Mutex::new(Seen::of(&inner));
@@ -339,7 +332,11 @@ impl Vm {
                 Action::ArmDeadline { generation } => self.arm(inner, generation),
                 Action::CancelDeadline => disarm(inner),
                 Action::Kill { .. } => self.kill(inner),
-                Action::Remove => self.remove_files(),
+                // the record is gone already ([`Vm::remove`])
+                Action::Remove => {
+                    self.context.lifecycle.count(Transition::Remove);
+                    events::record(&self.context, self.name(), "remove", "removed");
+                }
             }
         }
         *self.seen() = Seen::of(inner);
@@ -347,9 +344,10 @@ impl Vm {
     }
 
     /// Stores the record before anyone learns of the change.
-    fn persist(&self, inner: &mut Inner) {
+    fn persist(self: &Arc<Self>, inner: &mut Inner) {
+        let is_down = inner.machine.state() == State::Stopped;
         inner.record.lifecycle = inner.machine.to_stored();
-        inner.record.pid = inner.run.as_ref().map_or(0, |run| run.qemu.pid);
+        inner.record.pid = inner.run.as_ref().filter(|_| !is_down).map_or(0, |run| run.qemu.pid);
         let now = Some(process::record_time(clock::now()));
         match inner.machine.state() {
             State::Starting => {
@@ -360,12 +358,46 @@ impl Vm {
             State::Stopped if inner.record.stopped_at.is_none() => inner.record.stopped_at = now,
             _ => {}
         }
-        if let Err(error) = self.context.records.save(&inner.record) {
-            tracing::error!(
-                vm_id = self.id(),
-                err = format!("{:#}", anyhow::Error::new(error)),
-                "save the VM record"
-            );
+        self.save(inner);
+    }
+
+    /// Writes the record. What cannot be written is told once, and tried again until it can be.
+    fn save(self: &Arc<Self>, inner: &mut Inner) {
+        let Err(error) = self.context.records.save(&inner.record) else {
+            if inner.unsaved.take().is_some() {
+                tracing::info!(vm_id = self.id(), "the VM record is saved again");
+            }
+            return;
+        };
+        let err = format!("{:#}", anyhow::Error::new(error));
+        if inner.unsaved.replace(err.clone()).is_none() {
+            tracing::error!(vm_id = self.id(), err, "the VM record cannot be saved; it is tried again");
+            tokio::spawn(process::save_again(Arc::clone(self)));
+        }
+    }
+
+    /// Tries to write a record that could not be written; tells whether it is to be tried once more.
+    pub(super) fn save_again(self: &Arc<Self>) -> bool {
+        tokio::task::block_in_place(|| {
+            let mut inner = self.lock();
+            if inner.machine.is_removed() {
+                inner.unsaved = None;
+            }
+            if inner.unsaved.is_some() {
+                self.save(&mut inner);
+            }
+            inner.unsaved.is_some()
+        })
+    }
+
+    /// That the newest record is stored.
+    ///
+    /// # Errors
+    /// It is not, and why.
+    pub(super) fn stored(&self) -> anyhow::Result<()> {
+        match &self.lock().unsaved {
+            None => Ok(()),
+            Some(fault) => bail!("{fault}"),
         }
     }
 
@@ -415,7 +447,7 @@ impl Vm {
             tokio::spawn(async move {
                 // followers of the console read its end first
                 tokio::time::sleep(REMOVE_DELAY).await;
-                let _ = vm.apply(Event::RemoveRequested);
+                vm.forget();
             });
         }
     }
@@ -430,16 +462,49 @@ impl Vm {
         }
     }
 
-    fn remove_files(&self) {
-        if let Err(error) = self.context.records.remove(self.id) {
-            tracing::error!(
-                vm_id = self.id(),
-                err = format!("{:#}", anyhow::Error::new(error)),
-                "remove the VM's files"
-            );
+    /// Forgets a VM that is down, its record and its files.
+    ///
+    /// # Errors
+    /// When it runs, or its record stays: then the VM does too.
+    pub(super) fn remove(self: &Arc<Self>) -> anyhow::Result<()> {
+        tokio::task::block_in_place(|| {
+            let mut inner = self.lock();
+            let mut machine = inner.machine.clone();
+            let actions = machine.handle(Event::RemoveRequested)?;
+            self.context.records.remove(self.id)?;
+            inner.machine = machine;
+            self.carry_out(&mut inner, actions);
+            Ok(())
+        })
+    }
+
+    /// The same where nobody waits for an answer.
+    fn forget(self: &Arc<Self>) {
+        match self.remove() {
+            Err(error) if !error.is::<Refused>() => {
+                tracing::error!(vm_id = self.id(), err = format!("{error:#}"), "remove the VM");
+            }
+            _ => {}
         }
-        self.context.lifecycle.count(Transition::Remove);
-        events::record(&self.context, self.name(), "remove", "removed");
+    }
+
+    /// Stops it and returns once it is down.
+    ///
+    /// # Errors
+    /// When it is down already, does not go down even when killed, or its record cannot be written.
+    pub(super) async fn stop(self: &Arc<Self>, event: Event, time: Duration) -> anyhow::Result<()> {
+        let context = || format!("stop {}", self.name());
+        self.set_stop_time(time);
+        self.apply(event).with_context(context)?;
+        self.until_down(time).await.with_context(context)?;
+        self.stored()
+            .context("it is down, but its record says otherwise until it can be written")
+            .with_context(context)
+    }
+
+    /// Whether there is something to stop.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.machine_state(), State::Starting | State::Running | State::Stopping)
     }
 
     /// A guest that may reach out is known again at the listeners on loopback.
@@ -458,8 +523,9 @@ impl Vm {
 
     /// Takes over what the last daemon left: a living QEMU, or the news of its end.
     pub(super) async fn recover(self: &Arc<Self>) {
-        if matches!(self.machine_state(), State::Created | State::Stopped) {
-            return;
+        // a record brought back from a copy may say stopped of what runs
+        if !self.is_up() && shim::find(self.dir(), self.id).is_none() {
+            return self.end_removal();
         }
         let operation = self.context.tracing.begin(Operation::Readopt, &Caller::default());
         let step = operation.step("vm.readopt", || of_vm(Some(self.id())));
@@ -473,12 +539,19 @@ impl Vm {
         let found = shim::find(self.dir(), self.id);
         let mut inner = self.lock();
         let exit = match &found {
-            Some(_) => None,
-            None => Some(process::recorded_exit(self.dir())),
+            Some(run) => {
+                inner.machine.found_alive(run.generation);
+                inner.record.daemon_recovered = false;
+                inner.record.stopped_at = None;
+                None
+            }
+            None => {
+                let (exit, at) = process::recorded_end(self.dir(), inner.machine.generation());
+                inner.record.daemon_recovered = true;
+                inner.record.stopped_at = at.map(process::record_time);
+                Some(exit)
+            }
         };
-        if found.is_none() {
-            inner.record.daemon_recovered = true;
-        }
         inner.run.clone_from(&found);
         if let Some(run) = &found {
             self.watch_peer(run);
@@ -502,12 +575,20 @@ impl Vm {
         tokio::spawn(process::watch_adopted(Arc::clone(self), run));
     }
 
+    /// A VM with `--rm` that ended shortly before the last daemon did was not forgotten yet.
+    fn end_removal(self: &Arc<Self>) {
+        let ended = self.lock().record.config.auto_remove && self.machine_state() == State::Stopped;
+        if ended {
+            self.forget();
+        }
+    }
+
     /// Ends and forgets a VM whose start failed.
     pub(super) async fn discard(self: &Arc<Self>) {
         tokio::task::block_in_place(|| self.lock().discarded = true);
         let _ = self.apply(Event::KillRequested);
         let _ = self.until_down(Duration::ZERO).await;
-        let _ = self.apply(Event::RemoveRequested);
+        self.forget();
     }
 
     /// Waits until the VM is down: the time given to the guest, and what a kill may take.
@@ -660,7 +741,8 @@ impl Vm {
         // the lock may be held while a record is written to disk
         tokio::task::block_in_place(|| {
             let inner = self.lock();
-            process::detail(&self.spec, &inner.record, &inner.machine, inner.run.as_ref())
+            let detail = process::detail(&self.spec, &inner.record, &inner.machine, inner.run.as_ref());
+            VmDetail { record_error: inner.unsaved.clone().unwrap_or_default(), ..detail }
         })
     }
 }

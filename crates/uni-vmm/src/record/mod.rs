@@ -1,29 +1,35 @@
-//! What is remembered of a VM: the shape of `state.json` and the directory of such files.
+//! What is remembered of a VM: the shape of its record, and where records are kept.
 //!
 //! The shape is the one of existing installations (snake_case outside, PascalCase inside `config`, settings
 //! this version does not act on included), with keys of our own beside it, so that their records are read and
-//! ours are not foreign to them. Owns that shape, durable writing and tolerant loading; knows no times but as
-//! text given from outside.
+//! ours are not foreign to them. Owns that shape and the interface of a store; the stores are [`FileStore`]
+//! and [`SqliteStore`]. Knows no times but as text given from outside.
 
+mod dirs;
+mod file;
+mod migrate;
+mod row;
+mod sqlite;
+
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+pub use self::file::FileStore;
+pub use self::migrate::Migration;
+pub use self::sqlite::SqliteStore;
 use crate::accel::Accel;
-use crate::atomic;
 use crate::id::VmId;
 use crate::machine::Stored;
 use crate::name::{NameError, VmName};
-use crate::paths::STATE_FILE;
 use crate::spec::{self, Machine, PortMap, Proto, Spec, SpecError};
 
-/// The longest `state.json`, in bytes.
+/// The longest record that is read, in bytes.
 const MAX_RECORD_BYTES: u64 = 4 << 20;
-/// What a damaged record's file is renamed to.
-const DAMAGED_FILE: &str = "state.json.damaged";
 
 /// A VM's record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -129,6 +135,9 @@ pub struct Config {
     pub outbound: bool,
     /// Ours: `--rm` was said.
     pub auto_remove: bool,
+    /// Settings of other versions, kept as they are.
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
 }
 
 /// A published port in a record.
@@ -200,7 +209,7 @@ impl Config {
         let spec = Spec {
             name,
             image: PathBuf::from(&self.image_path),
-            memory_mib: spec::parse_memory_mib(&self.memory)?,
+            memory_mib: self.memory_mib()?,
             cpus: self.cpus.max(1),
             ports: self.port_maps.iter().map(StoredPort::to_port).collect(),
             args: self.args.clone(),
@@ -211,6 +220,14 @@ impl Config {
         };
         spec.validate()?;
         Ok(spec)
+    }
+
+    /// Guest memory; older versions stored nothing where nothing was asked for.
+    fn memory_mib(&self) -> Result<u32, SpecError> {
+        if self.memory.is_empty() {
+            return Ok(spec::DEFAULT_MEMORY_MIB);
+        }
+        spec::parse_memory_mib(&self.memory)
     }
 }
 
@@ -224,13 +241,29 @@ impl StoredPort {
     }
 }
 
-/// The records of all VMs: `<state>/vms/<id>/state.json`, 0600 in directories of 0700.
-#[derive(Clone, Debug)]
-pub struct FileStore {
-    vms_dir: PathBuf,
+/// The records of all VMs, wherever they are kept. The VMs' directories stand beside them in any case.
+pub trait RecordStore: fmt::Debug + Send + Sync {
+    /// Writes a record durably: after this returns, a crash at any moment leaves it (or a later one)
+    /// readable.
+    ///
+    /// # Errors
+    /// What the file system or the database says; the old record is then still there.
+    fn save(&self, record: &Record) -> Result<(), StoreError>;
+
+    /// Reads all records. One that cannot be read is named and stays; the others load.
+    ///
+    /// # Errors
+    /// The records cannot be listed at all.
+    fn load_all(&self) -> Result<LoadReport, StoreError>;
+
+    /// Forgets a VM: its record first, then all its files. One that is gone already is no error.
+    ///
+    /// # Errors
+    /// What the file system or the database says; doing it again finishes it.
+    fn remove(&self, id: VmId) -> Result<(), StoreError>;
 }
 
-/// What [`FileStore::load_all`] found.
+/// What [`RecordStore::load_all`] found.
 #[derive(Debug, Default)]
 pub struct LoadReport {
     /// The records, by id.
@@ -244,9 +277,9 @@ pub struct LoadReport {
 /// A record that could not be read.
 #[derive(Debug)]
 pub struct Damaged {
-    /// The file.
-    pub path: PathBuf,
-    /// Where it is now, if it could be set aside.
+    /// Where it is (or was).
+    pub place: String,
+    /// Where it is now, if it was set aside.
     pub set_aside: Option<PathBuf>,
     /// What is wrong with it.
     pub fault: String,
@@ -265,109 +298,16 @@ pub struct StoreError {
     pub source: io::Error,
 }
 
-impl FileStore {
-    /// The store below `state_dir`; makes its directory.
-    ///
-    /// # Errors
-    /// The directory cannot be made.
-    pub fn open(state_dir: &Path) -> Result<Self, StoreError> {
-        let vms_dir = state_dir.join("vms");
-        match atomic::private_dir(&vms_dir) {
-            Ok(()) => Ok(Self { vms_dir }),
-            Err(source) => Err(StoreError { what: "make", path: vms_dir, source }),
-        }
-    }
-
-    fn dir(&self, id: VmId) -> PathBuf {
-        self.vms_dir.join(id.to_string())
-    }
-
-    /// Writes a record durably: after this returns, a crash at any moment leaves it (or a later one)
-    /// readable.
-    ///
-    /// # Errors
-    /// What the file system says; the old record is then still there.
-    pub fn save(&self, record: &Record) -> Result<(), StoreError> {
-        let dir = self.dir(record.id);
-        let is_new = !dir.exists();
-        let text = serde_json::to_vec_pretty(record).map_err(io::Error::from);
-        let written = text.and_then(|text| {
-            atomic::private_dir(&dir)?;
-            if is_new {
-                std::fs::File::open(&self.vms_dir)?.sync_all()?;
-            }
-            atomic::write(&dir, STATE_FILE, &text)
-        });
-        written.map_err(|source| StoreError { what: "save the record in", path: dir, source })
-    }
-
-    /// Reads all records. One that cannot be read is set aside and named; the others load.
-    ///
-    /// # Errors
-    /// The directory itself cannot be listed.
-    pub fn load_all(&self) -> Result<LoadReport, StoreError> {
-        let failed = |source| StoreError { what: "list", path: self.vms_dir.clone(), source };
-        let mut report = LoadReport::default();
-        for entry in std::fs::read_dir(&self.vms_dir).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            if let Some(id) = name.to_str().and_then(|name| name.parse().ok()) {
-                self.load(id, &mut report);
-            }
-        }
-        report.records.sort_by_key(|record| record.id);
-        Ok(report)
-    }
-
-    fn load(&self, id: VmId, report: &mut LoadReport) {
-        let dir = self.dir(id);
-        let path = dir.join(STATE_FILE);
-        match read_record(&path, id) {
-            Ok(record) => report.records.push(record),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => report.orphans.push(dir),
-            Err(error) => {
-                let target = dir.join(DAMAGED_FILE);
-                let set_aside = std::fs::rename(&path, &target).is_ok().then_some(target);
-                report.damaged.push(Damaged { path, set_aside, fault: error.to_string() });
-            }
-        }
-    }
-
-    /// Forgets a VM: its record first, then all its files. One that is gone already is no error.
-    ///
-    /// # Errors
-    /// What the file system says.
-    pub fn remove(&self, id: VmId) -> Result<(), StoreError> {
-        let dir = self.dir(id);
-        let gone_is_fine = |result: io::Result<()>| match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            other => other,
-        };
-        gone_is_fine(std::fs::remove_file(dir.join(STATE_FILE)))
-            .and_then(|()| gone_is_fine(std::fs::remove_dir_all(&dir)))
-            .map_err(|source| StoreError { what: "remove", path: dir, source })
-    }
-}
-
-fn read_record(path: &Path, id: VmId) -> io::Result<Record> {
-    let record: Record = serde_json::from_slice(&atomic::read(path, MAX_RECORD_BYTES)?)?;
-    if record.id != id {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("it is the record of VM {}", record.id),
-        ));
-    }
-    Ok(record)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::machine::{Intent, State};
+    use crate::exit::Exit;
+    use crate::machine::{Injection, Intent, State};
 
     /// As an existing installation writes it.
-    const FOREIGN: &str = r#"{
+    pub(super) const FOREIGN: &str = r#"{
       "id": "9f2c41d07ab3",
       "config": {
         "ImagePath": "/root/.uni/images/0c1e/disk.img", "Memory": "256M", "CPUs": 1,
@@ -385,7 +325,7 @@ mod tests {
       "restart_count": 2
     }"#;
 
-    fn foreign() -> Record {
+    pub(super) fn foreign() -> Record {
         serde_json::from_str(FOREIGN).unwrap()
     }
 
@@ -429,40 +369,146 @@ mod tests {
     }
 
     #[test]
-    fn what_was_saved_is_loaded_and_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = FileStore::open(dir.path()).unwrap();
-        let record = foreign();
-        store.save(&record).unwrap();
-        let vm = dir.path().join("vms/9f2c41d07ab3");
-        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&vm), mode(&vm.join("state.json"))), (0o700, 0o600));
-        assert_eq!(store.load_all().unwrap().records, std::slice::from_ref(&record));
-        store.remove(record.id).unwrap();
-        store.remove(record.id).unwrap();
-        assert!(!vm.exists() && store.load_all().unwrap().records.is_empty());
+    fn settings_of_other_versions_are_kept() {
+        let text = FOREIGN.replace("\"Attach\"", "\"ImageRef\": \"web:1\", \"Attach\"");
+        let record: Record = serde_json::from_str(&text).unwrap();
+        assert_eq!(serde_json::to_value(&record).unwrap()["config"]["ImageRef"], "web:1");
     }
 
-    #[test]
-    fn a_damaged_record_is_set_aside_and_the_rest_loads() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = FileStore::open(dir.path()).unwrap();
-        store.save(&foreign()).unwrap();
-        let other = |name: &str| dir.path().join("vms").join(name);
-        for (name, text) in [("000000000001", FOREIGN), ("000000000002", "{\"id\": \"0000")] {
-            std::fs::create_dir(other(name)).unwrap();
-            std::fs::write(other(name).join("state.json"), text).unwrap();
+    /// A change of what is stored.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Save(Box<Record>),
+        Remove(VmId),
+    }
+
+    fn id() -> impl Strategy<Value = VmId> {
+        (0..4u8).prop_map(|n| VmId::from_random([0, 0, 0, 0, 0, n]))
+    }
+
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(any::<String>(), inner, 0..4)
+                    .prop_map(|object| Value::from(Map::from_iter(object))),
+            ]
+        })
+    }
+
+    fn lifecycle() -> impl Strategy<Value = Stored> {
+        let state =
+            prop::sample::select(vec![State::Created, State::Starting, State::Running, State::Stopping, State::Stopped]);
+        let exit = prop_oneof![
+            Just(Exit::PowerOff),
+            any::<u8>().prop_map(Exit::Code),
+            any::<String>().prop_map(Exit::HypervisorError),
+            any::<i32>().prop_map(Exit::Signal),
+        ];
+        let intent = prop::sample::select(vec![Intent::Run, Intent::Stop, Intent::Kill]);
+        (state, intent, any::<u64>(), prop::option::of(exit)).prop_map(|(state, intent, generation, last_exit)| Stored {
+            state,
+            intent,
+            generation,
+            injection: Injection::With,
+            last_exit,
+        })
+    }
+
+    fn record() -> impl Strategy<Value = Record> {
+        let times = (any::<String>(), prop::option::of(any::<String>()), prop::option::of(any::<String>()));
+        let counts = (any::<bool>(), 0..=i64::MAX as u64, any::<u32>(), prop::option::of(any::<u64>()));
+        (id(), lifecycle(), times, counts, (any::<[String; 2]>(), json(), json())).prop_map(
+            |(id, lifecycle, (created_at, started_at, stopped_at), counts, (texts, restart, volume))| {
+                let [name, health_status] = texts;
+                let (daemon_recovered, restart_count, pid, stop_seconds) = counts;
+                let config = Config { name: name.clone(), restart, volumes: vec![volume], ..foreign().config };
+                let (accel, accel_reason) = (Some(Accel::Tcg), name);
+                Record {
+                    id,
+                    config,
+                    lifecycle,
+                    created_at,
+                    started_at,
+                    stopped_at,
+                    daemon_recovered,
+                    health_status,
+                    restart_count,
+                    pid,
+                    stop_seconds,
+                    accel,
+                    accel_reason,
+                }
+            },
+        )
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => record().prop_map(|record| Step::Save(Box::new(record))),
+            1 => id().prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn both_stores_remember_the_same(steps in prop::collection::vec(step(), 0..12)) {
+            let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+            let open = || -> [Box<dyn RecordStore>; 2] {
+                [
+                    Box::new(FileStore::open(dirs[0].path()).unwrap()),
+                    Box::new(SqliteStore::open(dirs[1].path()).unwrap()),
+                ]
+            };
+            let stores = open();
+            let mut expected = std::collections::BTreeMap::new();
+            for step in steps {
+                for store in &stores {
+                    match &step {
+                        Step::Save(record) => store.save(record).unwrap(),
+                        Step::Remove(id) => store.remove(*id).unwrap(),
+                    }
+                }
+                match step {
+                    Step::Save(record) => drop(expected.insert(record.id, *record)),
+                    Step::Remove(id) => drop(expected.remove(&id)),
+                }
+            }
+            drop(stores);
+            let expected: Vec<_> = expected.into_values().collect();
+            for store in open() {
+                let report = store.load_all().unwrap();
+                prop_assert_eq!(&report.records, &expected);
+                prop_assert!(report.damaged.is_empty() && report.orphans.is_empty());
+            }
         }
-        std::fs::create_dir(other("000000000003")).unwrap();
-        std::fs::create_dir(other("not-an-id")).unwrap();
-        let report = store.load_all().unwrap();
-        assert_eq!(report.records.len(), 1);
-        assert_eq!(report.orphans, [other("000000000003")]);
-        let mut damaged: Vec<_> =
-            report.damaged.iter().map(|d| (d.path.clone(), d.set_aside.clone().unwrap())).collect();
-        damaged.sort();
-        assert_eq!(damaged[1].0, other("000000000002").join("state.json"));
-        assert!(damaged.iter().all(|(before, after)| !before.exists() && after.exists()));
-        assert!(store.load_all().unwrap().damaged.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn no_json_makes_reading_a_record_panic(value in json()) {
+            let _ = serde_json::from_value::<Record>(value);
+        }
+
+        #[test]
+        fn nor_does_a_record_with_any_one_value_replaced(at in any::<prop::sample::Index>(), value in json()) {
+            let mut record: Value = serde_json::from_str(FOREIGN).unwrap();
+            let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            let inner = keys(&record["config"]).into_iter().map(|key| format!("/config/{key}"));
+            let pointers: Vec<_> = keys(&record).iter().map(|key| format!("/{key}")).chain(inner).collect();
+            *record.pointer_mut(&pointers[at.index(pointers.len())]).unwrap() = value;
+            if let Ok(record) = serde_json::from_value::<Record>(record) {
+                let _ = record.config.to_spec();
+                prop_assert_eq!(serde_json::from_str::<Record>(&serde_json::to_string(&record).unwrap()).unwrap(), record);
+            }
+        }
     }
 }
