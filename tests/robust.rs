@@ -59,7 +59,7 @@ fn an_unusable_record_keeps_nobody_else_from_starting() -> anyhow::Result<()> {
     let states: Vec<_> = vms.as_array().into_iter().flatten().map(|vm| (&vm["name"], &vm["state"])).collect();
     ensure!(states.len() == 2, "{vms}");
     ensure!(states.contains(&(&json!("good"), &json!("running"))), "{vms}");
-    ensure!(states.contains(&(&json!("9f2c41d07ab3"), &json!("stopped"))), "{vms}");
+    ensure!(states.contains(&(&json!("vm-9f2c41d07ab3"), &json!("stopped"))), "{vms}");
     ensure!(daemon.log().join("\n").contains("0123456789ab"), "the torn record is named: {:?}", daemon.log());
     Ok(())
 }

@@ -173,6 +173,15 @@ impl Daemon {
         self.spawn()
     }
 
+    /// The same with other flags.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn restart_with(&mut self, flags: &[&str]) -> anyhow::Result<()> {
+        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        self.restart()
+    }
+
     fn spawn(&mut self) -> anyhow::Result<()> {
         let program = bin_dir().join("unid");
         let mut child = Command::new(&program)

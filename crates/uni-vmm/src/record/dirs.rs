@@ -117,13 +117,14 @@ impl VmsDir {
     /// # Errors
     /// Why there is none.
     pub(super) fn read_record(&self, id: VmId) -> Result<Record, NoRecord> {
-        let text = atomic::read(&self.of(id).join(STATE_FILE), MAX_RECORD_BYTES).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::NotFound => NoRecord::Absent,
-                io::ErrorKind::FileTooLarge => NoRecord::Damaged(error.to_string()),
-                _ => NoRecord::Unreadable(error),
-            }
-        })?;
+        let text =
+            atomic::read(&self.of(id).join(STATE_FILE), MAX_RECORD_BYTES).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::NotFound => NoRecord::Absent,
+                    io::ErrorKind::FileTooLarge => NoRecord::Damaged(error.to_string()),
+                    _ => NoRecord::Unreadable(error),
+                }
+            })?;
         let record: Record =
             serde_json::from_slice(&text).map_err(|error| NoRecord::Damaged(error.to_string()))?;
         if record.id == id {

@@ -48,9 +48,9 @@ impl FileStore {
 impl RecordStore for FileStore {
     fn save(&self, record: &Record) -> Result<(), StoreError> {
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::from);
-        text.and_then(|text| atomic::write(&self.dirs.make(record.id)?, STATE_FILE, &text)).map_err(|source| {
-            StoreError { what: "save the record in", path: self.dirs.of(record.id), source }
-        })
+        text.and_then(|text| atomic::write(&self.dirs.make(record.id)?, STATE_FILE, &text)).map_err(
+            |source| StoreError { what: "save the record in", path: self.dirs.of(record.id), source },
+        )
     }
 
     fn load_all(&self) -> Result<LoadReport, StoreError> {
@@ -111,7 +111,8 @@ mod tests {
         let report = store.load_all().unwrap();
         assert_eq!(report.records.len(), 1);
         assert_eq!(report.orphans, [other("000000000003")]);
-        let places: Vec<_> = report.damaged.iter().map(|damaged| (damaged.place.as_str(), &damaged.set_aside)).collect();
+        let places: Vec<_> =
+            report.damaged.iter().map(|damaged| (damaged.place.as_str(), &damaged.set_aside)).collect();
         let file = |name: &str| other(name).join("state.json").display().to_string();
         let aside = |name: &str| Some(other(name).join("state.json.damaged"));
         assert_eq!(places[0], (&*file("not-an-id"), &None));

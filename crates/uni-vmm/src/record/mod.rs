@@ -403,8 +403,13 @@ mod tests {
     }
 
     fn lifecycle() -> impl Strategy<Value = Stored> {
-        let state =
-            prop::sample::select(vec![State::Created, State::Starting, State::Running, State::Stopping, State::Stopped]);
+        let state = prop::sample::select(vec![
+            State::Created,
+            State::Starting,
+            State::Running,
+            State::Stopping,
+            State::Stopped,
+        ]);
         let exit = prop_oneof![
             Just(Exit::PowerOff),
             any::<u8>().prop_map(Exit::Code),
@@ -412,13 +417,15 @@ mod tests {
             any::<i32>().prop_map(Exit::Signal),
         ];
         let intent = prop::sample::select(vec![Intent::Run, Intent::Stop, Intent::Kill]);
-        (state, intent, any::<u64>(), prop::option::of(exit)).prop_map(|(state, intent, generation, last_exit)| Stored {
-            state,
-            intent,
-            generation,
-            injection: Injection::With,
-            last_exit,
-        })
+        (state, intent, any::<u64>(), prop::option::of(exit)).prop_map(
+            |(state, intent, generation, last_exit)| Stored {
+                state,
+                intent,
+                generation,
+                injection: Injection::With,
+                last_exit,
+            },
+        )
     }
 
     fn record() -> impl Strategy<Value = Record> {
@@ -428,7 +435,8 @@ mod tests {
             |(id, lifecycle, (created_at, started_at, stopped_at), counts, (texts, restart, volume))| {
                 let [name, health_status] = texts;
                 let (daemon_recovered, restart_count, pid, stop_seconds) = counts;
-                let config = Config { name: name.clone(), restart, volumes: vec![volume], ..foreign().config };
+                let config =
+                    Config { name: name.clone(), restart, volumes: vec![volume], ..foreign().config };
                 let (accel, accel_reason) = (Some(Accel::Tcg), name);
                 Record {
                     id,

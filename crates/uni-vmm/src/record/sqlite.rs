@@ -117,9 +117,14 @@ impl SqliteStore {
 impl RecordStore for SqliteStore {
     fn save(&self, record: &Record) -> Result<(), StoreError> {
         const WHAT: &str = "save the VM record in";
-        self.dirs.make(record.id).map_err(|source| self.failed(WHAT, source))?;
         let cells = row::encode(record).map_err(|error| self.failed(WHAT, error.into()))?;
-        self.change(WHAT, |all| upsert(all, cells))
+        self.change(WHAT, |all| upsert(all, cells))?;
+        // second: a row that cannot be written leaves no directory behind
+        self.dirs.make(record.id).map(drop).map_err(|source| StoreError {
+            what: "make the VM's directory",
+            path: self.dirs.of(record.id),
+            source,
+        })
     }
 
     fn load_all(&self) -> Result<LoadReport, StoreError> {
@@ -295,7 +300,8 @@ mod tests {
     use crate::machine::State;
 
     /// As an existing installation made it, before it stored pids.
-    const OLD_TABLE: &str = "CREATE TABLE vms (id TEXT PRIMARY KEY, config TEXT NOT NULL, state TEXT NOT NULL,
+    const OLD_TABLE: &str =
+        "CREATE TABLE vms (id TEXT PRIMARY KEY, config TEXT NOT NULL, state TEXT NOT NULL,
         created_at TEXT NOT NULL, started_at TEXT, stopped_at TEXT, daemon_recovered INTEGER DEFAULT 0,
         health_status TEXT DEFAULT '', restart_count INTEGER DEFAULT 0)";
 

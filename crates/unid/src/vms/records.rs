@@ -107,14 +107,12 @@ fn settle_names(store: &dyn RecordStore, records: &mut [Record]) {
 /// had. Older installations allowed any name, none, and one name for many VMs.
 fn give_names(records: &mut [Record]) -> Vec<(usize, String)> {
     let mut taken = BTreeSet::new();
-    let claims =
-        |record: &Record, taken: &mut BTreeSet<String>| match record.config.name.parse::<VmName>() {
-            Ok(name) => taken.insert(name.to_string()),
-            Err(_) => false,
-        };
+    let claims = |record: &Record, taken: &mut BTreeSet<String>| match record.config.name.parse::<VmName>() {
+        Ok(name) => taken.insert(name.to_string()),
+        Err(_) => false,
+    };
     // all that have one keep it, wherever they stand
-    let without: Vec<_> =
-        (0..records.len()).filter(|&at| !claims(&records[at], &mut taken)).collect();
+    let without: Vec<_> = (0..records.len()).filter(|&at| !claims(&records[at], &mut taken)).collect();
     let mut given = Vec::new();
     for at in without {
         let Some(name) = free_name(&records[at], &taken) else { continue };
