@@ -426,6 +426,8 @@ fn daemon_stop_ends_the_vms_only_when_asked_to() -> anyhow::Result<()> {
         run(&daemon, name)?;
     }
     daemon.uni_ok(&["run", &disk.display().to_string(), "--name", "deaf", "--memory", "32M"])?;
+    let image = guest("hello").display().to_string();
+    daemon.uni_ok(&["run", &image, "--name", "brief", "--rm", "--memory", "32M"])?;
     let one = inspect(&daemon, "one")?;
     refusal(&daemon, &["daemon", "stop", "--time", "3"])?;
     ensure!(daemon.uni_ok(&["daemon", "stop"])?.is_empty());
@@ -453,6 +455,10 @@ fn daemon_stop_ends_the_vms_only_when_asked_to() -> anyhow::Result<()> {
         ensure!(vm["state"] == "stopped" && vm["daemon_recovered"].is_null(), "{vm}");
         ensure!(vm["exit"] == exit || (name != "deaf" && vm["exit"] == "powered off"), "{vm}");
     }
+    eventually("the VM with --rm to be forgotten", || {
+        ensure!(refusal(&daemon, &["inspect", "brief"])?.contains("not found"));
+        Ok(())
+    })?;
     // with nothing to stop it ends at once
     ensure!(daemon.uni_ok(&["daemon", "stop", "--vms"])?.is_empty());
     Ok(())
