@@ -188,7 +188,11 @@ impl Connection {
             let left = deadline.saturating_duration_since(Instant::now());
             // A timeout of zero would mean none.
             self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            let length = self.stream.read(&mut chunk)?;
+            let length = match self.stream.read(&mut chunk) {
+                // a read with a timeout ends so when the process is stopped and goes on (signal(7))
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                read => read?,
+            };
             if length == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection"));
             }
