@@ -150,6 +150,7 @@ mod tests {
             cut_clients_total: 0,
             dropped_log_lines_total: 0,
             traces: None,
+            influx_push: None,
         };
         assert_eq!(
             status(&answer),
