@@ -30,6 +30,14 @@ export interface PortMap {
   protocol: string;
 }
 
+/** What a VM may use of the host; 0 is no limit. */
+export interface Limits {
+  cpuShares: number;
+  memoryMax: number;
+  diskIops: number;
+  diskBps: number;
+}
+
 /** What is known about one VM apart from its curves. */
 export interface VmDetail {
   id: string;
@@ -46,8 +54,16 @@ export interface VmDetail {
   stoppedAt: string;
   ipAddress: string;
   gatewayIp: string;
+  /** `KEY=VALUE` each; the daemon covers what looks like a secret. */
   env: string[];
   ports: PortMap[];
+  machine: string;
+  accelerator: string;
+  args: string[];
+  daemonRecovered: boolean;
+  /** How the last run ended, or empty. */
+  exit: string;
+  limits: Limits;
 }
 
 /** The newest measured figures of one VM. */
@@ -136,6 +152,16 @@ function portMap(value: unknown): PortMap {
   };
 }
 
+function limits(value: unknown): Limits {
+  const from = fields(value);
+  return {
+    cpuShares: number(from["cpu_shares"]) ?? 0,
+    memoryMax: number(from["memory_max"]) ?? 0,
+    diskIops: number(from["disk_iops"]) ?? 0,
+    diskBps: number(from["disk_bps"]) ?? 0,
+  };
+}
+
 /** A VM's detail. */
 export function decodeVmDetail(value: unknown): VmDetail {
   const from = fields(value);
@@ -156,6 +182,12 @@ export function decodeVmDetail(value: unknown): VmDetail {
     gatewayIp: text(from["gateway_ip"]),
     env: list(from["env"]).map(text),
     ports: list(from["ports"]).map(portMap),
+    machine: text(from["machine"]),
+    accelerator: text(from["accelerator"]),
+    args: list(from["args"]).map(text),
+    daemonRecovered: from["daemon_recovered"] === true,
+    exit: text(from["exit"]),
+    limits: limits(from["limits"]),
   };
 }
 

@@ -75,25 +75,51 @@ function restartText(of: VmDetail): string {
   return `${of.restartPolicy === "" ? "never" : visibleLine(of.restartPolicy)}, ${count} ${count === 1 ? "restart" : "restarts"}`;
 }
 
+/** A pair that most VMs do not have. */
+function optional(term: string, value: string): Node[] {
+  return value === "" ? [] : definition(term, visibleLine(value));
+}
+
+function stateText(of: VmDetail): string {
+  return of.daemonRecovered ? `${visibleLine(of.state)}, found gone when the daemon came back` : visibleLine(of.state);
+}
+
+/** What the VM may use of the host; nothing where nothing is limited. */
+function limitsText({ limits }: VmDetail): string {
+  const parts = [
+    limits.cpuShares > 0 ? `CPU weight ${limits.cpuShares}` : "",
+    limits.memoryMax > 0 ? `memory ${formatBytes(limits.memoryMax)}` : "",
+    limits.diskIops > 0 ? `disk ${limits.diskIops} operations/s` : "",
+    limits.diskBps > 0 ? `disk ${formatBytes(limits.diskBps)}/s` : "",
+  ];
+  return parts.filter((part) => part !== "").join(", ");
+}
+
 function showDetail(of: VmDetail): void {
   detail = of;
   byId("missing").hidden = true;
   byId("body").hidden = false;
   const name = known(of.name) === ABSENT ? visibleLine(of.id) : visibleLine(of.name);
-  document.title = `Uni — VM ${name}`;
+  document.title = `Uni — VM ${visibleLine(of.id)}`;
   setText(byId("name"), name);
   showState(of.state, of.health);
   byId("overview").replaceChildren(
     ...definition("Id", visibleLine(of.id)),
+    ...definition("State", stateText(of)),
+    ...definition("Health", known(of.health)),
     ...definition("Image", known(of.image)),
     ...definition("Memory", known(of.memory)),
     ...definition("CPUs", orAbsent(of.cpus, String)),
+    ...definition("Machine", known([of.machine, of.accelerator].filter((word) => word !== "").join(", "))),
+    ...optional("Arguments", of.args.join(" ")),
+    ...optional("Limits", limitsText(of)),
     ...definition("IP", known(of.ipAddress)),
     ...definition("Gateway", known(of.gatewayIp)),
     ...definition("Restart", restartText(of)),
     ...definition("Created", moment(of.createdAt)),
     ...definition("Started", moment(of.startedAt)),
     ...definition("Stopped", moment(of.stoppedAt)),
+    ...optional("End", of.exit),
   );
   showPorts(of);
   showEnv(of);

@@ -133,6 +133,21 @@ const tests = {
     forgive(faults, /404 \(Not Found\)|\/nobody/);
   },
 
+  async "the overview tells configuration, health, restarts, limits and ports, as text"(page) {
+    await page.goto(vmPage("web"));
+    await page.waitForSelector("#overview dd");
+    const text = await page.$$eval("#overview dt", (terms) =>
+      Object.fromEntries(terms.map((term) => [term.textContent, term.nextElementSibling.textContent])),
+    );
+    assert.equal(await page.title(), "Uni — VM 9f2c41d07ab3");
+    assert.deepEqual(
+      [text.State, text.Health, text.Restart, text.Machine, text.Arguments, text.Limits],
+      ["running", "healthy", "on-failure, 0 restarts", "microvm, tcg", "--greeting=<b>hi</b>", "memory 512 MiB"],
+    );
+    assert.equal(await page.textContent("#ports"), "8080 → 80/tcp");
+    for (const id of ["stat-cpu", "stat-mem", "stat-rx", "stat-tx", "stat-source"]) assert.ok(await page.$(`#${id}`));
+  },
+
   async "values of the environment stay covered until asked for"(page) {
     await page.goto(vmPage("web"));
     await page.waitForSelector("#env dd");

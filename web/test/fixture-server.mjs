@@ -77,7 +77,9 @@ function detail(vm) {
     restart_policy: "on-failure", restart_count: 0, created_at: at, started_at: at,
     stopped_at: vm.state === "stopped" ? new Date(started + 90_000).toISOString() : "",
     ip_address: "10.0.2.15", gateway_ip: "10.0.2.2",
-    env: ["MODE=prod", "API_TOKEN=not-for-everyone"], ports: [{ host_port: 8080, guest_port: 80, protocol: "tcp" }],
+    machine: "microvm", accelerator: "tcg", args: ["--greeting=<b>hi</b>"], daemon_recovered: false,
+    exit: vm.state === "stopped" ? "status 0" : "", limits: { cpu_shares: 0, memory_max: 1 << 29, disk_iops: 0, disk_bps: 0 },
+    env: ["MODE=not-for-everyone", "API_TOKEN=***"], ports: [{ host_port: 8080, guest_port: 80, protocol: "tcp" }],
   };
 }
 

@@ -68,7 +68,8 @@ async function checkDashboard(page, base, vm, shots) {
 
 async function checkVm(page, base, vm, shots, keys) {
   await page.goto(`${base}/ui/vm/${encodeURIComponent(vm)}`);
-  await until("the title names the VM", ROW_LIMIT_MS, async () => (await page.title()) === `Uni — VM ${vm}`);
+  await until("the heading names the VM", ROW_LIMIT_MS, async () => (await page.textContent("#name")) === vm);
+  await until("the title has its id", ROW_LIMIT_MS, async () => /^Uni — VM [0-9a-f]{12}$/.test(await page.title()));
   const first = await untilCurves(page, keys, "every curve has points", (curve) => curve.points > 1);
   const moved = await untilCurves(page, keys, "every curve goes on", (curve, key) => curve.last !== first[key].last);
   const text = await until("the console shows text", ROW_LIMIT_MS, async () => (await page.textContent("#console"))?.trim());

@@ -1,11 +1,114 @@
-//! What the page asks for beyond the contract's JSON API: the overview and the curves.
+//! What the page's JSON API answers: the contract's shapes, the overview and the curves.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::vm::PortMap;
+
+/// Why a request has no other answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Refusal {
+    /// What was asked, and what is wrong with it.
+    pub error: String,
+}
+
+/// One VM of `/ui/api/vms`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ListedVm {
+    /// 12 lower-case hexadecimal digits.
+    pub id: String,
+    /// The VM's name, or `-`.
+    pub name: String,
+    /// As in [`crate::vm::VmInfo::state`].
+    pub state: String,
+    /// The image as it was named.
+    pub image: String,
+    /// Health, or empty.
+    pub health: String,
+}
+
+/// A VM as `/ui/api/vm/{id}` describes it. Values that look like secrets are `***`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Detail {
+    /// 12 lower-case hexadecimal digits.
+    pub id: String,
+    /// The VM's name, or `-`.
+    pub name: String,
+    /// As in [`crate::vm::VmInfo::state`].
+    pub state: String,
+    /// The image as it was named.
+    pub image: String,
+    /// Guest memory, e.g. `256M`.
+    pub memory: String,
+    /// Virtual CPUs.
+    pub cpus: u32,
+    /// Health, or `-`.
+    pub health: String,
+    /// `never`, `on-failure` or `always`; empty when there is none.
+    pub restart_policy: String,
+    /// Starts after the first.
+    pub restart_count: u64,
+    /// RFC 3339, seconds.
+    pub created_at: String,
+    /// RFC 3339, seconds; empty until the VM was started.
+    pub started_at: String,
+    /// RFC 3339, seconds; empty until the VM has stopped.
+    pub stopped_at: String,
+    /// Static address, or empty.
+    pub ip_address: String,
+    /// Gateway of the static address, or empty.
+    pub gateway_ip: String,
+    /// Guest environment, `KEY=VALUE` each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
+    /// Published ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMap>,
+    /// QEMU machine type.
+    pub machine: String,
+    /// `kvm` or `tcg`; empty before the first start.
+    pub accelerator: String,
+    /// Guest arguments as given by the user.
+    pub args: Vec<String>,
+    /// The VM was found gone when the daemon came back.
+    pub daemon_recovered: bool,
+    /// How the last run ended, in words; empty while there is no such end.
+    pub exit: String,
+    /// What the VM may use of the host.
+    pub limits: Limits,
+}
+
+/// What a VM may use of the host; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Limits {
+    /// Weight of processor time (cgroup v2 `cpu.weight`).
+    pub cpu_shares: u64,
+    /// Memory of the VM's process, bytes.
+    pub memory_max: u64,
+    /// Disk operations a second.
+    pub disk_iops: u64,
+    /// Disk bytes a second.
+    pub disk_bps: u64,
+}
+
+/// The end of a VM's console.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LogTail {
+    /// The VM's full id.
+    pub id: String,
+    /// The text; bytes that are not UTF-8 are replaced by U+FFFD.
+    pub logs: String,
+}
+
 /// The list page: all VMs with their newest figures. `null` means not measured yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Overview {
     /// The daemon's version.
     pub version: String,
@@ -15,6 +118,7 @@ pub struct Overview {
 
 /// One row of the list page.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OverviewVm {
     /// 12 lower-case hexadecimal digits.
     pub id: String,
@@ -42,6 +146,7 @@ pub struct OverviewVm {
 
 /// The curves of one VM on one time axis.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Charts {
     /// First moment, milliseconds since the Unix epoch.
     pub from: i64,
@@ -57,6 +162,7 @@ pub struct Charts {
 
 /// One curve.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Curve {
     /// Milliseconds since the Unix epoch, ascending.
     pub times: Vec<i64>,
@@ -66,6 +172,7 @@ pub struct Curve {
 
 /// Something that happened to a VM.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Mark {
     /// Milliseconds since the Unix epoch.
     pub time: i64,
@@ -77,6 +184,7 @@ pub struct Mark {
 
 /// New points of one VM, sent as they are made: key, milliseconds since the Unix epoch, value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Points {
     /// The points.
     pub points: Vec<(String, i64, f64)>,
@@ -84,6 +192,7 @@ pub struct Points {
 
 /// A piece of console for the page.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ConsoleChunk {
     /// Position of the first byte, counted from the VM's creation.
     pub from: u64,

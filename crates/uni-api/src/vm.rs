@@ -12,6 +12,7 @@ pub struct VmRef {
 
 /// A published port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PortMap {
     /// Host address; absent means 127.0.0.1.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -47,6 +48,9 @@ pub struct RunParams {
     /// Guest arguments, as typed after `--`.
     #[serde(default, deserialize_with = "null_as_default")]
     pub args: Vec<String>,
+    /// Guest environment, `KEY=VALUE` each.
+    #[serde(default, deserialize_with = "null_as_default")]
+    pub env: Vec<String>,
     /// Do not pass `--name`, `--monitor` and the other arguments of the monitoring link to the guest.
     #[serde(default)]
     pub no_add_name: bool,
@@ -117,6 +121,9 @@ pub struct VmDetail {
     /// Arguments that the daemon put before them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub added_args: Vec<String>,
+    /// Guest environment, `KEY=VALUE` each; values that look like secrets are `***`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<String>,
     /// RFC 3339, seconds.
     pub created_at: String,
     /// RFC 3339, seconds; absent until the VM was started.
@@ -134,6 +141,27 @@ pub struct VmDetail {
     /// Starts after the first.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub restart_count: u64,
+    /// `never`, `on-failure` or `always`, when there is a policy.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub restart_policy: String,
+    /// Static address, when there is one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ip_address: String,
+    /// Gateway of the static address.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gateway_ip: String,
+    /// Weight of processor time (cgroup v2 `cpu.weight`), when set.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cpu_shares: u64,
+    /// Most memory of the VM's process (cgroup v2 `memory.max`), bytes, when set.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub memory_max: u64,
+    /// Most disk operations a second, when set.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk_iops: u64,
+    /// Most disk bytes a second, when set.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk_bps: u64,
     /// QEMU machine type.
     pub machine: String,
     /// `kvm` or `tcg`; absent before the first start.
@@ -212,6 +240,7 @@ pub struct Logs {
 
 /// One measurement of a VM from outside.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Stats {
     /// The VM's full id.
     pub id: String,
@@ -239,6 +268,7 @@ pub struct Stats {
 
 /// Counters of one network link since the VM started.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LinkStats {
     /// `service` or `management`.
     pub link: String,

@@ -22,6 +22,12 @@ pub const MAX_MEMORY_MIB: u32 = 1024 * 1024;
 pub const MAX_CPUS: u32 = 255;
 /// Most published ports of one VM.
 pub const MAX_PORTS: usize = 256;
+/// Most environment variables of one VM.
+pub const MAX_ENV_ENTRIES: usize = 1024;
+/// Most bytes of a VM's environment, as the guest gets it.
+pub const MAX_ENV_BYTES: usize = 64 * 1024;
+/// As much of a wrong environment variable's name as a message shows.
+const SHOWN_NAME_CHARS: usize = 80;
 
 /// A VM as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,9 +156,32 @@ pub enum SpecError {
     /// The image path is relative.
     #[error("image path {} is not absolute", .0.display())]
     RelativeImage(PathBuf),
-    /// An environment entry without a name or with a control character.
-    #[error("environment entry {0:?} is not KEY=VALUE without control characters")]
-    Env(String),
+    /// An environment entry that is refused. Its value is never shown: it may be a secret.
+    #[error(transparent)]
+    Env(#[from] EnvError),
+}
+
+/// Why an environment is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvError {
+    /// No `=`. The text is not shown, for it may be a value whose name was forgotten.
+    #[error("environment entry {number} has no \"=\": write KEY=VALUE")]
+    NoValue {
+        /// Which one, from 1.
+        number: usize,
+    },
+    /// Not a variable's name.
+    #[error("environment variable {0:?}: a name is letters, digits and _, and does not begin with a digit")]
+    Name(String),
+    /// An entry that would not stay one line of the file the guest reads.
+    #[error("environment variable {0:?} holds a line end or a NUL, which guests cannot be given")]
+    Line(String),
+    /// More than [`MAX_ENV_ENTRIES`].
+    #[error("{0} environment variables were given: at most {MAX_ENV_ENTRIES} are allowed")]
+    TooMany(usize),
+    /// More than [`MAX_ENV_BYTES`].
+    #[error("the environment takes {0} bytes: at most {MAX_ENV_BYTES} are allowed")]
+    TooLong(usize),
 }
 
 impl Spec {
@@ -193,7 +222,17 @@ impl Spec {
             return Err(SpecError::Cpus(self.cpus));
         }
         check_ports(&self.ports)?;
-        self.env.iter().try_for_each(|entry| check_env(entry))
+        Ok(check_env(&self.env)?)
+    }
+
+    /// Checks the names in the environment too. They are free in records of older installations, which
+    /// [`Spec::validate`] takes.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn validate_request(&self) -> Result<(), SpecError> {
+        self.validate()?;
+        Ok(self.env.iter().try_for_each(|entry| check_name(name_of(entry)))?)
     }
 }
 
@@ -217,11 +256,38 @@ fn check_ports(ports: &[PortMap]) -> Result<(), SpecError> {
     Ok(())
 }
 
-fn check_env(entry: &str) -> Result<(), SpecError> {
-    match entry.split_once('=') {
-        Some((key, _)) if !key.is_empty() && !entry.contains(char::is_control) => Ok(()),
-        _ => Err(SpecError::Env(entry.to_owned())),
+/// Whether the guest would read these entries and no others.
+fn check_env(entries: &[String]) -> Result<(), EnvError> {
+    if entries.len() > MAX_ENV_ENTRIES {
+        return Err(EnvError::TooMany(entries.len()));
     }
+    let bytes = entries.iter().map(|entry| entry.len() + 1).sum();
+    if bytes > MAX_ENV_BYTES {
+        return Err(EnvError::TooLong(bytes));
+    }
+    for (index, entry) in entries.iter().enumerate() {
+        if !entry.contains('=') {
+            return Err(EnvError::NoValue { number: index + 1 });
+        }
+        if entry.contains(['\n', '\r', '\0']) {
+            return Err(EnvError::Line(shown(name_of(entry))));
+        }
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), EnvError> {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let starts_well = name.starts_with(|c| is_word(c) && !c.is_ascii_digit());
+    if starts_well && name.chars().all(is_word) { Ok(()) } else { Err(EnvError::Name(shown(name))) }
+}
+
+fn name_of(entry: &str) -> &str {
+    entry.split_once('=').map_or(entry, |(name, _)| name)
+}
+
+fn shown(name: &str) -> String {
+    name.chars().take(SHOWN_NAME_CHARS).collect()
 }
 
 /// Parses guest memory: a whole number with optional `K`, `M` or `G` (binary, any case); a bare number is
@@ -381,11 +447,35 @@ mod tests {
 
     #[test]
     fn environment_entries_cannot_smuggle_lines() {
-        let env = |entry: &str| Spec { env: vec![entry.to_owned()], ..spec() }.validate();
-        assert!(env("A=b,c d").is_ok());
-        for bad in ["A", "=b", "A=b\nC=d", ""] {
+        let env = |entry: &str| Spec { env: vec![entry.to_owned()], ..spec() }.validate_request();
+        for good in ["A=b,c d", "_a1=", "A=b=c", "A=tab\there", "A=\u{e9}"] {
+            assert_eq!(env(good), Ok(()), "{good:?}");
+        }
+        for bad in ["A", "", "=b", "1A=b", "A-B=c", "A B=c", "\u{e9}=c", "A=b\nC=d", "A=b\r", "A=b\0c"] {
             assert!(env(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(Spec { env: vec!["of.old=1".to_owned()], ..spec() }.validate(), Ok(()));
+    }
+
+    #[test]
+    fn a_refused_environment_never_shows_a_value() {
+        for bad in ["hunter2", "1A=hunter2", "A=hunter2\n"] {
+            let refused = Spec { env: vec![bad.to_owned()], ..spec() }.validate_request();
+            let message = refused.unwrap_err().to_string();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn an_environment_has_limits() {
+        let env = |count: usize, bytes: usize| {
+            let entry = format!("A={}", "x".repeat(bytes));
+            Spec { env: vec![entry; count], ..spec() }.validate()
+        };
+        assert_eq!(env(MAX_ENV_ENTRIES, 1), Ok(()));
+        assert_eq!(env(MAX_ENV_ENTRIES + 1, 1), Err(EnvError::TooMany(MAX_ENV_ENTRIES + 1).into()));
+        assert_eq!(env(1, MAX_ENV_BYTES - 3), Ok(()));
+        assert_eq!(env(1, MAX_ENV_BYTES - 2), Err(EnvError::TooLong(MAX_ENV_BYTES + 1).into()));
     }
 
     proptest! {

@@ -154,6 +154,15 @@ pub(crate) struct RunArgs {
     #[arg(short = 'p', long = "port", value_name = "PORTS", value_parser = ports::parse)]
     pub(crate) ports: Vec<PortMap>,
 
+    // Not checked here: the parser would repeat a wrong entry, secret and all.
+    /// Set an environment variable of the guest; may be repeated
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) env: Vec<String>,
+
+    /// Take environment variables from a file, one KEY=VALUE a line; blank lines and # lines are skipped
+    #[arg(long, value_name = "FILE")]
+    pub(crate) env_file: Option<PathBuf>,
+
     /// Guest memory, e.g. 256M or 1G [default: 256M]
     #[arg(long, value_name = "SIZE", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) memory: Option<String>,

@@ -12,6 +12,7 @@ mod args;
 mod client;
 mod commands;
 mod duration;
+mod env_file;
 mod output;
 mod ports;
 mod render;

@@ -22,7 +22,7 @@ use crate::forward::influx::Push;
 use crate::ingest::Ingest;
 use crate::logging::Log;
 use crate::trace::{Caller, Tracing};
-use crate::vms::Manager;
+use crate::vms::{FindError, Manager, Vm};
 
 /// Clients at one time.
 const MAX_CLIENTS: usize = 256;
@@ -191,10 +191,8 @@ impl Control {
                 answer(self.manager.remove(&parse::<VmRef>(params)?.id, &caller).map(|()| Done::default()))
             }
             method::VM_LIST => answer(Ok(self.manager.list())),
-            method::VM_GET => answer(self.manager.find(&parse::<VmRef>(params)?.id).map(|vm| vm.info())),
-            method::VM_INSPECT => {
-                answer(self.manager.find(&parse::<VmRef>(params)?.id).map(|vm| vm.detail()))
-            }
+            method::VM_GET => answer(Ok(self.find(params)?.info())),
+            method::VM_INSPECT => answer(Ok(self.find(params)?.detail())),
             method::VM_LOGS => answer(self.manager.logs(&parse::<LogsParams>(params)?).await),
             method::VM_STATS => answer(self.manager.fresh_stats(&parse::<VmRef>(params)?.id).await),
             method::DAEMON_VERSION => answer(Ok(Version { version: version() })),
@@ -221,6 +219,11 @@ impl Control {
         };
         self.shutdown.notify_one();
         Ok(Shutdown { killed, ..Shutdown::default() })
+    }
+
+    fn find(&self, params: Value) -> Result<Arc<Vm>, Error> {
+        let failed = |error: FindError| Error { code: rpc::OPERATION_FAILED, message: error.to_string() };
+        self.manager.find(&parse::<VmRef>(params)?.id).map_err(failed)
     }
 
     fn status(&self) -> Status {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 use uni_api::vm::{LinkStats, Stats};
-use uni_host::{Machine, ProcessSample, ProcessSampler, Rates};
+use uni_host::{Fallback, Machine, Proc, ProcessSample, StatsSource as _, Usage, source};
 use uni_vmm::id::Link;
 use uni_vmm::links::{Direction, Links};
 use uni_wire::Timestamp;
@@ -123,9 +123,8 @@ fn since_boot() -> Duration {
 /// One VM under observation.
 #[derive(Debug)]
 struct Watched {
-    process: ProcessSampler,
+    process: Proc,
     start_ticks: u64,
-    before: Option<ProcessSample>,
     links_before: Option<(Duration, Links)>,
     stored_at: Option<Duration>,
 }
@@ -163,13 +162,14 @@ fn round(
 
 impl Watched {
     fn new(pid: u32, start_ticks: u64) -> Self {
-        let process = ProcessSampler::open(pid, start_ticks, Machine::host());
-        Self { process, start_ticks, before: None, links_before: None, stored_at: None }
+        let process = Proc::open(pid, start_ticks, Machine::host());
+        Self { process, start_ticks, links_before: None, stored_at: None }
     }
 
     fn latest(&self) -> Option<Latest> {
         let (_, links) = self.links_before?;
-        Some(Latest { process: (self.process.pid(), self.start_ticks), sample: self.before?, links })
+        let sample = *self.process.newest()?;
+        Some(Latest { process: (self.process.pid(), self.start_ticks), sample, links })
     }
 
     /// Looks at the VM and shows it live; gives what was seen when it is time to store it.
@@ -180,33 +180,28 @@ impl Watched {
         interval: Duration,
     ) -> Option<(ProcessSample, Links, Timestamp)> {
         let (now, time) = (since_boot(), clock::now());
-        // an error is passing (tried again next time) or final (the VM's end is noticed elsewhere)
-        let sample = self.process.sample(now).ok()?;
+        // a VM's end is noticed elsewhere
+        let told = source::look(&mut self.process, now).ok()?;
         let links = vm.links().unwrap_or_default();
-        let rates = self.before.as_ref().and_then(|before| Rates::between(before, &sample));
-        let values = self.live_values(&sample, rates, now, &links);
-        if let Some(rates) = rates {
-            live.observe_outside(vm.name(), stats(vm, &sample, rates, &links, time), millis(time), &values);
+        let sample = self.process.newest().copied().filter(|sample| sample.at == now);
+        if let Some(usage) = told.usage {
+            // curves have a gap where nothing was measured, not zeros
+            let values = sample.map(|_| self.live_values(usage, now, &links)).unwrap_or_default();
+            let stats = stats(vm, told.source, usage, Some(&links), time);
+            live.observe_outside(vm.name(), stats, millis(time), &values);
         }
+        let sample = sample?;
         // a VM's first points come at once, the others on the beat; half a period absorbs the beat's jitter
         let due = self.stored_at.is_none_or(|stored| now - stored + PERIOD / 2 >= interval);
         if due {
             self.stored_at = Some(now);
         }
-        self.before = Some(sample);
         self.links_before = Some((now, links));
         due.then_some((sample, links, time))
     }
 
-    fn live_values(
-        &self,
-        sample: &ProcessSample,
-        rates: Option<Rates>,
-        now: Duration,
-        links: &Links,
-    ) -> Vec<(&'static str, f64)> {
-        let mut values = vec![("host_memory_bytes", float(sample.rss_bytes))];
-        values.extend(rates.map(|rates| ("cpu_pct", rates.cpu_percent)));
+    fn live_values(&self, usage: Usage, now: Duration, links: &Links) -> Vec<(&'static str, f64)> {
+        let mut values = vec![("host_memory_bytes", float(usage.rss_bytes)), ("cpu_pct", usage.cpu_percent)];
         if let Some((then, before)) = &self.links_before {
             let seconds = (now - *then).as_secs_f64();
             let bps = |link, direction| {
@@ -224,7 +219,29 @@ impl Watched {
     }
 }
 
-fn stats(vm: &Vm, sample: &ProcessSample, rates: Rates, links: &Links, time: Timestamp) -> Stats {
+/// The figures of a VM that is not measured.
+pub(crate) fn no_stats(vm: &Vm) -> Stats {
+    stats(vm, Fallback.name(), Usage::default(), None, clock::now())
+}
+
+fn stats(vm: &Vm, source: &str, usage: Usage, links: Option<&Links>, time: Timestamp) -> Stats {
+    let service = |direction| links.map_or(0, |links| links.of(Link::Service, direction).bytes);
+    Stats {
+        id: vm.id().to_owned(),
+        state: vm.state().to_owned(),
+        // a hundredth of a percent is what a second's sample can tell of a guest that mostly sleeps
+        cpu_pct: (usage.cpu_percent * 100.0).round() / 100.0,
+        mem_bytes: usage.rss_bytes,
+        net_rx_bytes: service(Direction::ToVm),
+        net_tx_bytes: service(Direction::FromVm),
+        disk_bytes: usage.disk_bytes,
+        timestamp: clock::rfc3339(Some(time)),
+        source: source.to_owned(),
+        links: links.map(link_stats).unwrap_or_default(),
+    }
+}
+
+fn link_stats(links: &Links) -> Vec<LinkStats> {
     let link = |link: Link| {
         let (to_vm, from_vm) = (links.of(link, Direction::ToVm), links.of(link, Direction::FromVm));
         LinkStats {
@@ -235,19 +252,7 @@ fn stats(vm: &Vm, sample: &ProcessSample, rates: Rates, links: &Links, time: Tim
             tx_packets: from_vm.frames,
         }
     };
-    Stats {
-        id: vm.id().to_owned(),
-        state: vm.state().to_owned(),
-        // a hundredth of a percent is what a second's sample can tell of a guest that mostly sleeps
-        cpu_pct: (rates.cpu_percent * 100.0).round() / 100.0,
-        mem_bytes: sample.rss_bytes,
-        net_rx_bytes: links.of(Link::Service, Direction::ToVm).bytes,
-        net_tx_bytes: links.of(Link::Service, Direction::FromVm).bytes,
-        disk_bytes: sample.io.map_or(0, |io| io.read_bytes + io.write_bytes),
-        timestamp: clock::rfc3339(Some(time)),
-        source: "proc".to_owned(),
-        links: [Link::Service, Link::Management].map(link).into(),
-    }
+    [Link::Service, Link::Management].map(link).into()
 }
 
 fn millis(time: Timestamp) -> i64 {

@@ -9,10 +9,14 @@ use uni_api::vm::{RunParams, VmInfo};
 
 use crate::args::{Format, RunArgs};
 use crate::client::{ANSWER_WAIT, Client};
-use crate::{commands::console, output};
+use crate::{commands::console, env_file, output};
 
 /// Creates and starts a VM; prints its id, or its console with `--attach`.
 pub(super) fn run(client: &mut Client, args: RunArgs, format: Format) -> anyhow::Result<()> {
+    let mut env = args.env;
+    if let Some(file) = &args.env_file {
+        env.extend(env_file::read(file)?);
+    }
     let params = RunParams {
         image_path: image_path(&args.image)?,
         memory: args.memory.unwrap_or_default(),
@@ -21,6 +25,7 @@ pub(super) fn run(client: &mut Client, args: RunArgs, format: Format) -> anyhow:
         port_maps: args.ports,
         name: args.name.unwrap_or_default(),
         args: args.args,
+        env,
         no_add_name: args.no_add_name,
         outbound: args.outbound,
         other: serde_json::Map::new(),

@@ -10,9 +10,11 @@ mod grafana;
 mod guard;
 pub(crate) mod influx;
 mod metrics;
+mod plain;
 mod renewed;
 mod tls;
 pub(crate) mod ui;
+mod ui_api;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +50,8 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 const UNREAD_TIMEOUT_MS: u32 = 30_000;
 /// Event streams at one time; well below the connections, so that pages left open never lock others out.
 const MAX_STREAMS: usize = 64;
+/// Long console tails being sent at one time; each may take some 24 MiB of memory.
+const MAX_LONG_TAILS: usize = 4;
 /// Writes and queries worked on at one time; others wait.
 const MAX_WRITES: usize = 2;
 const MAX_QUERIES: usize = 4;
@@ -76,6 +80,7 @@ pub(crate) struct App {
 #[derive(Debug)]
 pub(crate) struct Limits {
     pub(crate) streams: Arc<Semaphore>,
+    pub(crate) long_tails: Arc<Semaphore>,
     pub(crate) writes: Semaphore,
     pub(crate) queries: Semaphore,
     pub(crate) bodies_kib: Semaphore,
@@ -93,6 +98,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             streams: Arc::new(Semaphore::new(MAX_STREAMS)),
+            long_tails: Arc::new(Semaphore::new(MAX_LONG_TAILS)),
             writes: Semaphore::new(MAX_WRITES),
             queries: Semaphore::new(MAX_QUERIES),
             bodies_kib: Semaphore::new(MAX_BODIES_KIB as usize),

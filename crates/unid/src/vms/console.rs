@@ -10,8 +10,10 @@ use uni_vmm::console::{CONSOLE, Piece, Reader};
 use uni_vmm::shim::runs::{self, Which};
 use uni_vmm::trace;
 
-/// The most console bytes in one answer.
+/// The most console bytes in one piece; who wants more asks for the next piece.
 const MAX_BYTES: usize = 1024 * 1024;
+/// The longest tail: there is no next piece to ask for.
+pub(crate) const MAX_TAIL_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Which part of a console is asked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,7 +89,7 @@ pub(super) fn read(dir: &Path, from: u64, max: u64, whole: bool) -> anyhow::Resu
 /// # Errors
 /// When the files cannot be read.
 pub(super) fn tail(dir: &Path, max: u64, whole: bool) -> anyhow::Result<Text> {
-    let max = usize::try_from(max).unwrap_or(MAX_BYTES).min(MAX_BYTES);
+    let max = usize::try_from(max.min(MAX_TAIL_BYTES)).unwrap_or(MAX_BYTES);
     let piece = Reader::tail(dir, CONSOLE, max).context("read the console")?;
     Ok(text(&piece, whole))
 }

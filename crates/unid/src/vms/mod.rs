@@ -3,10 +3,11 @@
 //! Owns the registry and the rule that a name belongs to one VM. What happens to one VM is [`vm`]'s business;
 //! which transitions are legal is decided by `uni-vmm`'s machine.
 
-mod console;
+pub(crate) mod console;
 mod events;
 mod process;
 mod records;
+pub(crate) mod secrets;
 mod traces;
 mod vm;
 
@@ -34,6 +35,7 @@ use crate::ingest::Ingest;
 use crate::live::Live;
 use crate::metrics::Lifecycle;
 use crate::peers::Peers;
+use crate::sampler;
 use crate::trace::{self, Caller, Tracing};
 
 pub(crate) use self::vm::Vm;
@@ -75,6 +77,17 @@ pub(crate) struct Context {
     pub(crate) tracing: Tracing,
     /// Held while QEMU is probed, so that VMs started together wait for one probe instead of making many.
     probing: Mutex<()>,
+}
+
+/// Why a VM cannot be named so.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FindError {
+    #[error("no VM named: give a name, an id or the beginning of an id")]
+    Unnamed,
+    #[error("{0:?} is the beginning of several ids; write more of it")]
+    Ambiguous(String),
+    #[error("vm {0:?} not found; `uni ps` lists the VMs there are")]
+    NotFound(String),
 }
 
 /// All VMs of this daemon.
@@ -167,9 +180,9 @@ impl Manager {
     ///
     /// # Errors
     /// When there is none, or the prefix fits several.
-    pub(crate) fn find(&self, reference: &str) -> anyhow::Result<Arc<Vm>> {
+    pub(crate) fn find(&self, reference: &str) -> Result<Arc<Vm>, FindError> {
         if reference.is_empty() {
-            bail!("no VM named: give a name, an id or the beginning of an id");
+            return Err(FindError::Unnamed);
         }
         let vms = self.lock();
         if let Some(vm) = vms.values().find(|vm| vm.id() == reference) {
@@ -181,8 +194,8 @@ impl Manager {
         let mut matches = vms.values().filter(|vm| vm.id().starts_with(reference));
         match (matches.next(), matches.next()) {
             (Some(vm), None) => Ok(Arc::clone(vm)),
-            (Some(_), Some(_)) => bail!("{reference:?} is the beginning of several ids; write more of it"),
-            (None, _) => bail!("vm {reference:?} not found; `uni ps` lists the VMs there are"),
+            (Some(_), Some(_)) => Err(FindError::Ambiguous(reference.to_owned())),
+            (None, _) => Err(FindError::NotFound(reference.to_owned())),
         }
     }
 
@@ -298,7 +311,7 @@ impl Manager {
         let step = operation.step(step, || trace::of_vm(vm.as_deref().map(Vm::id)));
         let outcome = match found {
             Ok(vm) => stop_found(&vm, params).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         operation.end(vm.as_deref().map(Vm::subject), step.end(outcome))
     }
@@ -351,7 +364,9 @@ impl Manager {
         let found = self.find(reference);
         let vm = found.as_ref().ok().cloned();
         let step = operation.step("vm.remove", || trace::of_vm(vm.as_deref().map(Vm::id)));
-        let outcome = found.and_then(|vm| vm.remove().with_context(|| format!("remove {}", vm.name())));
+        let outcome = found
+            .map_err(anyhow::Error::from)
+            .and_then(|vm| vm.remove().with_context(|| format!("remove {}", vm.name())));
         operation.end(vm.as_deref().map(Vm::subject), step.end(outcome))
     }
 
@@ -368,7 +383,7 @@ impl Manager {
 
     /// The newest figures; zeros with source `fallback` when there are none.
     pub(crate) fn stats(&self, vm: &Vm) -> Stats {
-        let mut stats = self.context.live.stats(vm.name()).unwrap_or_else(|| vm.no_stats());
+        let mut stats = self.context.live.stats(vm.name()).unwrap_or_else(|| sampler::no_stats(vm));
         vm.state().clone_into(&mut stats.state);
         stats
     }
@@ -428,10 +443,11 @@ fn prepare(context: &Context, params: &RunParams) -> anyhow::Result<Prepared> {
         spec.machine = chosen_machine(&params.machine, &image)?;
     }
     spec.args.clone_from(&params.args);
+    spec.env.clone_from(&params.env);
     spec.add_name = !params.no_add_name;
     spec.outbound = params.outbound;
     spec.ports = params.port_maps.iter().map(port_map).collect::<anyhow::Result<_>>()?;
-    spec.validate()?;
+    spec.validate_request()?;
     spec.ports.iter().try_for_each(port_is_free)?;
     let qemu = qemu::resolve(&context.qemu, std::env::var_os("PATH").as_deref())?;
     let machine = qemu::machine_for(&spec, &image);

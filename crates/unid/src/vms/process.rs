@@ -26,7 +26,7 @@ use uni_vmm::spec::Spec;
 use uni_vmm::{inject, qmp};
 use uni_wire::Timestamp;
 
-use super::Vm;
+use super::{Vm, secrets};
 use crate::clock;
 
 /// How often a start looks whether QEMU lives.
@@ -282,12 +282,20 @@ pub(super) fn detail(spec: &Spec, record: &Record, machine: &Machine, run: Optio
             Injection::With => inject::arguments(spec),
             Injection::Without => Vec::new(),
         },
+        env: spec.env.iter().map(|entry| secrets::shown(entry)).collect(),
         created_at: answer_time(Some(&record.created_at)),
         started_at: answer_time(record.started_at.as_deref()),
         stopped_at: answer_time(record.stopped_at.as_deref()),
         daemon_recovered: record.daemon_recovered,
         health: record.health_status.clone(),
         restart_count: record.restart_count,
+        restart_policy: record.config.restart["Policy"].as_str().unwrap_or_default().to_owned(),
+        ip_address: record.config.ip_address.clone(),
+        gateway_ip: record.config.gateway_ip.clone(),
+        cpu_shares: record.config.cpu_shares,
+        memory_max: record.config.memory_max.unsigned_abs(),
+        disk_iops: record.config.disk_iops,
+        disk_bps: record.config.disk_bps.unsigned_abs(),
         machine: spec.machine.qemu_name().to_owned(),
         accelerator: match record.accel {
             Some(Accel::Kvm) => "kvm".to_owned(),

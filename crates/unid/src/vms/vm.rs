@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use uni_api::vm::{Logs, Stats, VmDetail, VmInfo};
+use uni_api::vm::{Logs, VmDetail, VmInfo};
 use uni_vmm::accel::Decision;
 use uni_vmm::exit::Exit;
 use uni_vmm::id::VmId;
@@ -659,8 +659,9 @@ impl Vm {
     /// # Errors
     /// When the console cannot be read.
     pub(crate) async fn logs_tail(self: &Arc<Self>, max: u64) -> anyhow::Result<Logs> {
-        self.logs(console::Wanted { tail_bytes: Some(max), ..console::Wanted::default() }, Duration::ZERO)
-            .await
+        let (dir, down) = (self.dir().to_path_buf(), self.is_down());
+        let text = tokio::task::spawn_blocking(move || console::tail(&dir, max, down)).await??;
+        Ok(self.make_logs(text).await)
     }
 
     /// What is on the console from byte `from` on, at most `max` bytes.
@@ -707,22 +708,6 @@ impl Vm {
         let console::Text { text, from, next, missed_bytes, run, ended } = text;
         let logs = self.name_addresses(text).await;
         Logs { id: self.id_text.clone(), logs, from, next, missed_bytes, run, ended }
-    }
-
-    /// Figures of a VM that is not measured.
-    pub(super) fn no_stats(&self) -> Stats {
-        Stats {
-            id: self.id_text.clone(),
-            state: self.state().to_owned(),
-            cpu_pct: 0.0,
-            mem_bytes: 0,
-            net_rx_bytes: 0,
-            net_tx_bytes: 0,
-            disk_bytes: 0,
-            timestamp: clock::rfc3339(Some(clock::now())),
-            source: "fallback".to_owned(),
-            links: Vec::new(),
-        }
     }
 
     /// As lists show it.
