@@ -61,6 +61,18 @@ pub struct RunParams {
     /// connect it.
     #[serde(default)]
     pub outbound: bool,
+    /// Weight of processor time against other VMs, 1 to 10000; 0 is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cpu_shares: u64,
+    /// Most memory of the VM's process, bytes; 0 is no limit, as for the next two.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub memory_max: u64,
+    /// Operations of the boot disk in a second.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk_iops: u64,
+    /// Bytes from and to the boot disk in a second.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk_bps: u64,
     /// Fields that this version does not know. One that asks for something is refused, never ignored.
     #[serde(flatten)]
     pub other: serde_json::Map<String, serde_json::Value>,

@@ -12,6 +12,7 @@
 
 pub mod accel;
 mod atomic;
+pub mod cgroup;
 pub mod console;
 pub mod elf;
 pub mod exit;

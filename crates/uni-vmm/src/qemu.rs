@@ -18,7 +18,7 @@ use crate::id::Link;
 use crate::image::{Image, Kind};
 use crate::links::Direction;
 use crate::paths::Paths;
-use crate::spec::{Machine, PortMap, Spec};
+use crate::spec::{Limits, Machine, PortMap, Spec};
 
 /// The most bytes of a guest's command line: `microvm` cuts longer ones off, `q35` and `pc` corrupt the start info.
 pub const MAX_COMMAND_LINE_BYTES: usize = 4095;
@@ -122,7 +122,7 @@ pub fn compose(
     argv.network(spec, machine, accel, paths)?;
     argv.mirrors(fds);
     argv.environment(spec, paths)?;
-    argv.boot(image, guest_args)?;
+    argv.boot(image, guest_args, spec.limits)?;
     Ok(argv.0)
 }
 
@@ -234,7 +234,7 @@ impl Argv {
         Ok(())
     }
 
-    fn boot(&mut self, image: &Image, guest_args: &[String]) -> Result<(), ComposeError> {
+    fn boot(&mut self, image: &Image, guest_args: &[String], limits: Limits) -> Result<(), ComposeError> {
         match image.kind {
             Kind::PvhElf => {
                 printable(&image.path)?;
@@ -245,7 +245,11 @@ impl Argv {
             Kind::RawDisk => {
                 // A run never changes an image: writes go to a temporary file in the VM's directory.
                 let file = quoted(&image.path)?;
-                self.option("-drive", format!("file={file},format=raw,if=none,id=disk,snapshot=on"));
+                let throttle = throttling(limits);
+                self.option(
+                    "-drive",
+                    format!("file={file},format=raw,if=none,id=disk,snapshot=on{throttle}"),
+                );
                 self.option("-device", "ide-hd,drive=disk,bootindex=1");
                 // Where kernels made for disks look for the debug-exit device.
                 self.option("-device", "isa-debug-exit,iobase=0x501,iosize=4");
@@ -253,6 +257,12 @@ impl Argv {
         }
         Ok(())
     }
+}
+
+/// QEMU's own limits on a drive (its manual, section *Block device options*); nothing when there are none.
+fn throttling(limits: Limits) -> String {
+    let option = |name, limit| if limit > 0 { format!(",throttling.{name}={limit}") } else { String::new() };
+    option("iops-total", limits.disk_iops) + &option("bps-total", limits.disk_bps)
 }
 
 fn link_id(link: Link) -> &'static str {
@@ -373,6 +383,15 @@ mod tests {
         ] {
             assert!(line.contains(expected), "{expected}\nnot in\n{line}");
         }
+    }
+
+    #[test]
+    fn limits_of_a_disk_are_qemus_own() {
+        let limits = Limits { disk_iops: 1000, disk_bps: 10 << 20, ..Limits::default() };
+        let spec = Spec { limits, ..spec() };
+        let line = line(&spec, &[], &image("/i.img", Kind::RawDisk), Accel::Tcg).unwrap();
+        let expected = "snapshot=on,throttling.iops-total=1000,throttling.bps-total=10485760\n";
+        assert!(line.contains(expected), "{line}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub const MIN_MEMORY_MIB: u32 = 2;
 pub const MAX_MEMORY_MIB: u32 = 1024 * 1024;
 /// Most virtual CPUs.
 pub const MAX_CPUS: u32 = 255;
+/// Greatest cgroup v2 `cpu.weight`.
+pub const MAX_CPU_WEIGHT: u16 = 10_000;
 /// Most published ports of one VM.
 pub const MAX_PORTS: usize = 256;
 /// Most environment variables of one VM.
@@ -54,6 +56,30 @@ pub struct Spec {
     /// loopback too, so that it is closed unless asked for; published ports work either way.
     #[serde(default)]
     pub outbound: bool,
+    /// What it may take of the host.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// What a VM may take of the host; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// cgroup v2's `cpu.weight`, 1 to [`MAX_CPU_WEIGHT`]; a group that has none said has 100.
+    pub cpu_weight: u16,
+    /// cgroup v2's `memory.max` for QEMU, guest memory and all, in bytes.
+    pub memory_max_bytes: u64,
+    /// Operations of the boot disk in a second, reads and writes together.
+    pub disk_iops: u64,
+    /// Bytes read from and written to the boot disk in a second.
+    pub disk_bps: u64,
+}
+
+impl Limits {
+    /// Whether a control group is needed.
+    #[must_use]
+    pub fn wants_group(&self) -> bool {
+        self.cpu_weight > 0 || self.memory_max_bytes > 0
+    }
 }
 
 /// A QEMU machine type.
@@ -139,6 +165,19 @@ pub enum SpecError {
     /// A CPU count out of bounds.
     #[error("{0} CPUs are out of range: 1 to {MAX_CPUS}")]
     Cpus(u32),
+    /// A processor weight out of bounds.
+    #[error("a CPU weight of {0} is out of range: 1 to {MAX_CPU_WEIGHT}, or 0 for none")]
+    CpuWeight(u16),
+    /// A memory limit that the guest's memory alone exceeds.
+    #[error(
+        "a memory limit of {limit} bytes is less than the guest's memory ({memory} MiB): QEMU would be killed"
+    )]
+    MemoryLimit {
+        /// What was asked for, in bytes.
+        limit: u64,
+        /// Guest memory in MiB.
+        memory: u32,
+    },
     /// Not a port mapping.
     #[error("port {text:?}: {fault}; expected [ADDR:]HOST:GUEST[/tcp|udp], such as 8080:80")]
     Port {
@@ -199,6 +238,7 @@ impl Spec {
             machine: Machine::default(),
             add_name: true,
             outbound: false,
+            limits: Limits::default(),
         }
     }
 
@@ -225,14 +265,27 @@ impl Spec {
         Ok(check_env(&self.env)?)
     }
 
-    /// Checks the names in the environment too. They are free in records of older installations, which
-    /// [`Spec::validate`] takes.
+    /// Checks the names in the environment and the limits too. They are free in records of older installations,
+    /// which [`Spec::validate`] takes.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn validate_request(&self) -> Result<(), SpecError> {
         self.validate()?;
+        self.limits.check(self.memory_mib)?;
         Ok(self.env.iter().try_for_each(|entry| check_name(name_of(entry)))?)
+    }
+}
+
+impl Limits {
+    fn check(&self, memory_mib: u32) -> Result<(), SpecError> {
+        if self.cpu_weight > MAX_CPU_WEIGHT {
+            return Err(SpecError::CpuWeight(self.cpu_weight));
+        }
+        if (1..u64::from(memory_mib) << 20).contains(&self.memory_max_bytes) {
+            return Err(SpecError::MemoryLimit { limit: self.memory_max_bytes, memory: memory_mib });
+        }
+        Ok(())
     }
 }
 
@@ -383,6 +436,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn limits_have_bounds_and_none_is_no_limit() {
+        let request = |limits| {
+            let spec = Spec { limits, ..Spec::new("a".parse().unwrap(), "/i".into()) };
+            spec.validate_request()
+        };
+        let memory = |memory_max_bytes| Limits { memory_max_bytes, ..Limits::default() };
+        let weight = |cpu_weight| Limits { cpu_weight, ..Limits::default() };
+        for limits in [memory(0), memory(256 << 20), weight(1), weight(MAX_CPU_WEIGHT)] {
+            assert_eq!(request(limits), Ok(()), "{limits:?}");
+        }
+        for limits in [memory(1), memory((256 << 20) - 1), weight(MAX_CPU_WEIGHT + 1)] {
+            assert!(request(limits).is_err(), "{limits:?}");
+        }
+    }
 
     #[test]
     fn memory_sizes_are_binary_and_bounded() {

@@ -8,7 +8,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use uni_api::vm::PortMap;
 
-use crate::{duration, ports};
+use crate::{duration, ports, sizes};
 
 /// Run unikernels and see them from inside and outside.
 #[derive(Debug, Parser)]
@@ -170,6 +170,22 @@ pub(crate) struct RunArgs {
     /// Virtual CPUs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cpus: u32,
+
+    /// Weight of processor time against other VMs, 1 to 10000 (cgroup v2; others have 100); 0 is none
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub(crate) cpu_shares: u64,
+
+    /// Most memory of the VM's process, e.g. 1G (cgroup v2); 0 is no limit
+    #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = sizes::parse_bytes)]
+    pub(crate) memory_max: u64,
+
+    /// Operations of the boot disk in a second; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub(crate) disk_iops: u64,
+
+    /// Bytes from and to the boot disk in a second, e.g. 10M; 0 is no limit
+    #[arg(long, value_name = "SIZE", default_value = "0", hide_default_value = true, value_parser = sizes::parse_bytes)]
+    pub(crate) disk_bps: u64,
 
     /// QEMU's machine for a kernel; a disk image always runs on pc [default: microvm]
     #[arg(long, value_name = "TYPE", value_parser = ["microvm", "q35"])]

@@ -16,6 +16,7 @@ mod env_file;
 mod output;
 mod ports;
 mod render;
+mod sizes;
 mod text;
 
 fn main() -> ExitCode {

@@ -26,7 +26,7 @@ use crate::accel::Accel;
 use crate::id::VmId;
 use crate::machine::Stored;
 use crate::name::{NameError, VmName};
-use crate::spec::{self, Machine, PortMap, Proto, Spec, SpecError};
+use crate::spec::{self, Limits, MAX_CPU_WEIGHT, Machine, PortMap, Proto, Spec, SpecError};
 
 /// The longest record that is read, in bytes.
 const MAX_RECORD_BYTES: u64 = 4 << 20;
@@ -195,8 +195,23 @@ impl Config {
             args: spec.args.clone(),
             no_add_name: !spec.add_name,
             outbound: spec.outbound,
+            cpu_shares: u64::from(spec.limits.cpu_weight),
+            memory_max: i64::try_from(spec.limits.memory_max_bytes).unwrap_or(i64::MAX),
+            disk_iops: spec.limits.disk_iops,
+            disk_bps: i64::try_from(spec.limits.disk_bps).unwrap_or(i64::MAX),
             machine: spec.machine,
             ..Self::default()
+        }
+    }
+
+    /// The limits stored here. What older versions took and no kernel takes is brought into range.
+    fn limits(&self) -> Limits {
+        Limits {
+            cpu_weight: u16::try_from(self.cpu_shares)
+                .map_or(MAX_CPU_WEIGHT, |weight| weight.min(MAX_CPU_WEIGHT)),
+            memory_max_bytes: u64::try_from(self.memory_max).unwrap_or(0),
+            disk_iops: self.disk_iops,
+            disk_bps: u64::try_from(self.disk_bps).unwrap_or(0),
         }
     }
 
@@ -217,6 +232,7 @@ impl Config {
             machine: self.machine,
             add_name: !self.no_add_name,
             outbound: self.outbound,
+            limits: self.limits(),
         };
         spec.validate()?;
         Ok(spec)

@@ -28,6 +28,10 @@ pub(super) fn run(client: &mut Client, args: RunArgs, format: Format) -> anyhow:
         env,
         no_add_name: args.no_add_name,
         outbound: args.outbound,
+        cpu_shares: args.cpu_shares,
+        memory_max: args.memory_max,
+        disk_iops: args.disk_iops,
+        disk_bps: args.disk_bps,
         other: serde_json::Map::new(),
         auto_remove: args.rm,
     };

@@ -51,7 +51,7 @@ fn run_sends_everything_and_prints_the_id_alone() {
     assert_eq!(
         *params,
         json!({"image_path": path.to_str(), "memory": "64M", "cpus": 2, "name": "web", "args": [],
-               "no_add_name": true, "auto_remove": true, "outbound": false, "port_maps": [
+               "env": [], "no_add_name": true, "auto_remove": true, "outbound": false, "port_maps": [
                    {"host_port": 8080, "guest_port": 80, "protocol": "tcp"},
                    {"host_addr": "::1", "host_port": 53, "guest_port": 53, "protocol": "udp"}]})
     );

@@ -70,10 +70,12 @@ fn the_socket_may_come_from_the_environment_and_an_empty_one_does_not_count() {
             .env("UNI_SOCKET", socket)
             .env("XDG_RUNTIME_DIR", "/nonexistent")
             .env("HOME", "/nonexistent");
-        stderr(&command.output().unwrap())
+        command.output().unwrap()
     };
-    assert!(ask("/nonexistent/other.sock").contains("/nonexistent/other.sock"));
-    assert!(ask("").contains("unid.sock"));
+    assert!(stderr(&ask("/nonexistent/other.sock")).contains("/nonexistent/other.sock"));
+    let default = ask("");
+    // a daemon of this machine may answer there
+    assert!(default.status.success() || stderr(&default).contains("unid.sock"), "{}", stderr(&default));
 }
 
 #[test]

@@ -27,7 +27,7 @@ use uni_vmm::image::{self, Image, Kind};
 use uni_vmm::machine::{Event, Refused, State};
 use uni_vmm::name::VmName;
 use uni_vmm::record::RecordStore;
-use uni_vmm::spec::{Machine, PortMap, Proto, Spec};
+use uni_vmm::spec::{Limits, Machine, PortMap, Proto, Spec};
 use uni_vmm::{process as processes, qemu};
 
 use crate::config::Config;
@@ -446,6 +446,12 @@ fn prepare(context: &Context, params: &RunParams) -> anyhow::Result<Prepared> {
     spec.env.clone_from(&params.env);
     spec.add_name = !params.no_add_name;
     spec.outbound = params.outbound;
+    spec.limits = Limits {
+        cpu_weight: u16::try_from(params.cpu_shares).unwrap_or(u16::MAX),
+        memory_max_bytes: params.memory_max,
+        disk_iops: params.disk_iops,
+        disk_bps: params.disk_bps,
+    };
     spec.ports = params.port_maps.iter().map(port_map).collect::<anyhow::Result<_>>()?;
     spec.validate_request()?;
     spec.ports.iter().try_for_each(port_is_free)?;

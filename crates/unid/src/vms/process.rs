@@ -15,6 +15,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use uni_api::vm::{PortMap, VmDetail};
 use uni_vmm::accel::{Accel, Decision};
+use uni_vmm::cgroup::Cgroups;
 use uni_vmm::exit::Exit;
 use uni_vmm::id::VmId;
 use uni_vmm::image::{self, Image};
@@ -62,14 +63,42 @@ pub(super) async fn start(vm: Arc<Vm>, generation: u64, injection: Injection, im
     match until_alive(vm.paths.dir(), generation, &mut child).await {
         Some(run) => {
             vm.set_run(run.clone());
+            limit(&vm, run.qemu.pid);
             let _ = vm.apply(Event::Started { generation });
             until_gone(run.shim.pid).await;
         }
         None => tracing::warn!(vm_id = vm.id(), "the shim ended before QEMU lived"),
     }
     reap(child).await;
+    unlimit(&vm);
     let (exit, _) = recorded_end(vm.paths.dir(), generation);
     let _ = vm.apply(Event::Exited { generation, exit });
+}
+
+/// Puts QEMU under its limits. Where that cannot be, the VM runs without them, and the log says so.
+fn limit(vm: &Vm, pid: u32) {
+    let limits = vm.spec.limits;
+    if !limits.wants_group() {
+        return;
+    }
+    let Some(cgroups) = Cgroups::of_host() else {
+        let (weight, bytes) = (limits.cpu_weight, limits.memory_max_bytes);
+        let message = "qemu start: cgroup v2 not available, skipping resource limits";
+        tracing::warn!(vm_id = vm.id(), vm = vm.name(), weight, bytes, "{message}");
+        return;
+    };
+    if let Err(error) = cgroups.apply(vm.vm_id(), limits, pid) {
+        let err = format!("{:#}", anyhow::Error::new(error));
+        tracing::warn!(vm_id = vm.id(), vm = vm.name(), pid, err, "qemu start: cgroup apply failed");
+    }
+}
+
+/// Removes the group of a VM whose processes are gone.
+fn unlimit(vm: &Vm) {
+    let Some(cgroups) = Cgroups::of_host().filter(|_| vm.spec.limits.wants_group()) else { return };
+    if let Err(error) = cgroups.remove(vm.vm_id()) {
+        tracing::warn!(vm_id = vm.id(), err = error.to_string(), "remove the VM's control group");
+    }
 }
 
 /// Composes the command line, writes it where the shim reads it, starts the shim.
@@ -149,6 +178,7 @@ async fn reap(child: Option<Child>) {
 /// Sees a VM that was taken over through to its end.
 pub(super) async fn watch_adopted(vm: Arc<Vm>, run: RunInfo) {
     until_gone(run.shim.pid).await;
+    unlimit(&vm);
     let (exit, _) = recorded_end(vm.paths.dir(), run.generation);
     let _ = vm.apply(Event::Exited { generation: run.generation, exit });
 }
