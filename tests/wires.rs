@@ -1,6 +1,6 @@
 //! The wires in: line protocol over TCP and UDP with everything senders do to it, `/write`, and durability.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -136,5 +136,46 @@ fn write_answers_as_influxdb_does() -> anyhow::Result<()> {
         answer.status() == 204 && answer.headers()["x-influxdb-version"].to_str()?.starts_with("1."),
         "{answer:?}"
     );
+    Ok(())
+}
+
+/// One request on an open connection: the answer's status and head.
+fn exchange(stream: &mut TcpStream, request: &[u8]) -> anyhow::Result<String> {
+    stream.write_all(request)?;
+    let mut answer = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        let n = stream.read(&mut piece)?;
+        ensure!(n > 0, "the connection ended after {:?}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..n]);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return Ok(head.to_ascii_lowercase());
+        }
+    }
+}
+
+#[test]
+fn a_refused_write_leaves_its_connection_usable_or_says_that_it_ends() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let daemon = Daemon::start(state.path(), &[])?;
+    let post = |length: usize| {
+        let head = format!("POST /write HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        [head.into_bytes(), vec![b'x'; length]].concat()
+    };
+    let mut stream = TcpStream::connect(daemon.address("api")?)?;
+    stream.set_read_timeout(Some(black_box::PATIENCE))?;
+    for _ in 0..20 {
+        // no database is named: answered without a look at the body
+        let head = exchange(&mut stream, &post(100_000))?;
+        ensure!(head.starts_with("http/1.1 400") && !head.contains("connection: close"), "{head}");
+    }
+    let mut stream = TcpStream::connect(daemon.address("api")?)?;
+    stream.set_read_timeout(Some(black_box::PATIENCE))?;
+    let head = post(10_000_000);
+    let head = exchange(&mut stream, &head[..300_000])?;
+    ensure!(head.starts_with("http/1.1 400") && head.contains("connection: close"), "{head}");
     Ok(())
 }

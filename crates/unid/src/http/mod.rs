@@ -15,12 +15,13 @@ mod renewed;
 mod tls;
 pub(crate) mod ui;
 mod ui_api;
+mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -160,6 +161,7 @@ pub(crate) async fn serve(
         .layer(tower_http::compression::CompressionLayer::new())
         .layer(from_fn_with_state((Arc::clone(&access), figures), access::authorize))
         .layer(from_fn_with_state(guard::Names::of(&access), guard::guard))
+        .layer(from_fn(unread::finish))
         .layer(RequestBodyTimeoutLayer::new(BODY_TIMEOUT))
         .layer(from_fn_with_state(Arc::clone(&own), figures::count))
         .with_state(app);
