@@ -37,6 +37,37 @@ pub(crate) const CHROMIUM: Needed =
 pub(crate) const INFLUX: Needed =
     Needed { program: "influx", package: "influxdb-client", why: "is a client that the API must satisfy" };
 
+/// The database whose answers ours must equal.
+pub(crate) const INFLUXD: Needed =
+    Needed { program: "influxd", package: "influxdb", why: "is the database whose answers ours must equal" };
+/// Scrapes us in a test, and checks what it scrapes.
+pub(crate) const PROMETHEUS: Needed =
+    Needed { program: "prometheus", package: "prometheus", why: "scrapes us in a test" };
+/// Asks as people do.
+pub(crate) const CURL: Needed = Needed { program: "curl", package: "curl", why: "asks as people do" };
+/// Runs the peers of tests that come as Python packages.
+pub(crate) const PYTHON: Needed =
+    Needed { program: "python3", package: "python3", why: "runs peers of tests that come as its packages" };
+
+/// Makes sure that Python can make virtual environments: Debian has that apart.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_venv() -> anyhow::Result<()> {
+    ensure(&[PYTHON])?;
+    let has = || {
+        Command::new("python3")
+            .args(["-c", "import ensurepip, venv"])
+            .output()
+            .is_ok_and(|o| o.status.success())
+    };
+    if has() {
+        return Ok(());
+    }
+    eprintln!("python3 cannot make virtual environments (Debian package python3-venv)");
+    install(&["python3-venv"])
+}
+
 /// Makes sure that all of `needed` are there.
 ///
 /// # Errors
@@ -49,7 +80,10 @@ pub(crate) fn ensure(needed: &[Needed]) -> anyhow::Result<()> {
     for needed in &missing {
         eprintln!("{} is missing: it {} (Debian package {})", needed.program, needed.why, needed.package);
     }
-    let packages: Vec<&str> = missing.iter().map(|needed| needed.package).collect();
+    install(&missing.iter().map(|needed| needed.package).collect::<Vec<_>>())
+}
+
+fn install(packages: &[&str]) -> anyhow::Result<()> {
     let advice =
         format!("install it yourself with: apt-get install --no-install-recommends {}", packages.join(" "));
     if find("apt-get").is_none() {
@@ -57,7 +91,7 @@ pub(crate) fn ensure(needed: &[Needed]) -> anyhow::Result<()> {
     }
     step::run("refresh the package lists", apt_get().arg("update")).context(advice.clone())?;
     let install = ["install", "-y", "--no-install-recommends"];
-    step::run(&format!("install {}", packages.join(" ")), apt_get().args(install).args(&packages))
+    step::run(&format!("install {}", packages.join(" ")), apt_get().args(install).args(packages))
         .context(advice)
 }
 

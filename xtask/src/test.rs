@@ -43,7 +43,15 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<()> {
     if fast {
         return Ok(());
     }
-    install::ensure(&[install::QEMU, install::INFLUX, install::CHROMIUM])?;
+    install::ensure(&[
+        install::QEMU,
+        install::INFLUX,
+        install::INFLUXD,
+        install::PROMETHEUS,
+        install::CURL,
+        install::CHROMIUM,
+    ])?;
+    install::ensure_venv()?;
     build::all()?;
     step::run("black-box tests", build::cargo().args(["test", "-p", "black-box", "--", "--test-threads=2"]))?;
     step::run("page: both pages in a browser", build::npm().args(["run", "test:browser"]))?;
