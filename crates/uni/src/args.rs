@@ -10,7 +10,11 @@ use uni_api::vm::PortMap;
 
 use crate::{duration, ports, sizes};
 
-/// Run unikernels and see them from inside and outside.
+/// Run unikernels and see them from inside and outside
+///
+/// Asks the daemon, unid(8), over its control socket. The exit status is 0, or 1 with one message on stderr. Where the
+/// variables TRACEPARENT and TRACESTATE name a trace (W3C Trace Context), what a command makes the daemon do becomes a
+/// part of that trace, if the daemon sends traces.
 #[derive(Debug, Parser)]
 #[command(name = "uni", version = concat!("version ", env!("CARGO_PKG_VERSION")))]
 pub(crate) struct Cli {

@@ -10,9 +10,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, ValueEnum};
 
-/// Run unikernels and small VMs on this host and show what happens in them, from inside and from outside.
+/// Run unikernels and small VMs on this host and show what happens in them, from inside and from outside
+///
+/// VMs outlive the daemon: SIGTERM, SIGINT and `uni daemon stop` end it, and the next one takes its VMs over. In the
+/// state directory, which one daemon uses at a time, `vms` holds a directory for each VM and `store` the points. HTTP
+/// flags that name the same address share one listener; beyond loopback, each needs TLS or a token.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "unid", version, about, max_term_width = 100)]
+#[command(name = "unid", version, max_term_width = 100)]
 pub(crate) struct Flags {
     /// Directory of VM records, consoles and the store [default: ~/.uni]
     #[arg(long, value_name = "DIR", env = "UNI_STATE_DIR")]
@@ -26,11 +30,11 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8094")]
     line_addr: String,
 
-    /// InfluxDB's /write, /query and /ping; empty turns it off
+    /// InfluxDB's /write, /query and /ping, and /grafana.json; empty turns it off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8086")]
     api_addr: String,
 
-    /// The web page under /ui; empty (the default) turns it off
+    /// The web page under /ui, its JSON API under /ui/api, and /grafana.json; empty (the default) turns it off
     #[arg(long, value_name = "ADDR", default_value = "")]
     ui_addr: String,
 
@@ -117,7 +121,7 @@ pub(crate) enum Fsync {
 pub(crate) enum VmStore {
     /// `vms/<id>/state.json` in the state directory.
     File,
-    /// The SQLite database `vms/vms.db`.
+    /// The SQLite database `vms/vms.db`; takes over, once, what files there are.
     Sqlite,
 }
 

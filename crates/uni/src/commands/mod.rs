@@ -101,6 +101,7 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
 }
 
 fn man(dir: &Path) -> anyhow::Result<()> {
-    clap_mangen::generate_to(Cli::command(), dir)
+    // a page's own words around the version are enough
+    clap_mangen::generate_to(Cli::command().version(env!("CARGO_PKG_VERSION")), dir)
         .with_context(|| format!("writing manual pages into {}", dir.display()))
 }
