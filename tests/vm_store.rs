@@ -238,6 +238,36 @@ fn going_back_to_files_as_they_were_loses_no_running_vm() -> anyhow::Result<()> 
     Ok(())
 }
 
+#[test]
+fn what_only_the_database_knows_is_kept_while_files_are_used() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let daemon = Daemon::start(state.path(), &SQLITE)?;
+    run(&daemon, "web")?;
+    daemon.uni_ok(&["stop", "web"])?;
+    let console = daemon.uni_ok(&["logs", "web"])?;
+    ensure!(!console.is_empty());
+    daemon.uni_ok(&["daemon", "stop"])?;
+    let move_database = |from: &Path, to: &Path| -> anyhow::Result<()> {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)?.flatten() {
+            let name = entry.file_name();
+            if name.to_string_lossy().starts_with("vms.db") {
+                std::fs::rename(entry.path(), to.join(name))?;
+            }
+        }
+        Ok(())
+    };
+    let (vms, aside) = (vms_dir(state.path()), state.path().join("aside"));
+    move_database(&vms, &aside)?;
+    let files = Daemon::start(state.path(), &FILE)?;
+    ensure!(files.uni_json(&["ps"])? == json!([]));
+    files.uni_ok(&["daemon", "stop"])?;
+    move_database(&aside, &vms)?;
+    let back = Daemon::start(state.path(), &SQLITE)?;
+    ensure!(back.uni_ok(&["logs", "web"])? == console, "the console is still there");
+    Ok(())
+}
+
 /// The table of the original before it stored pids, with these records.
 fn original_db(state: &Path, records: &[Value]) -> anyhow::Result<()> {
     std::fs::create_dir_all(vms_dir(state))?;

@@ -170,7 +170,8 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Whether strangers may reach a listener: by TLS or by a token they are told from friends.
+    /// Whether a listener may be reached from elsewhere: nobody on the way reads along (TLS), or nobody without the token
+    /// gets an answer. TLS alone keeps nobody out.
     fn is_guarded(&self) -> bool {
         self.tls.is_some() || self.token_file.is_some()
     }

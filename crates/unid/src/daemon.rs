@@ -147,7 +147,9 @@ async fn serve(
         Manager::open(config, tracing.clone(), Arc::clone(&ingest), Arc::clone(&live), Arc::clone(&peers))
             .await?;
     let control_listener = control::listen(&config.socket)?;
-    listeners.announce("control", config.socket.display().to_string());
+    listeners.add("control", config.socket.display().to_string());
+    // not before everything that may refuse the start has passed
+    listeners.announce();
 
     let shutdown = Arc::new(Notify::new());
     let app = Arc::new(App {
@@ -165,7 +167,7 @@ async fn serve(
         ingest: Arc::clone(&ingest),
         influx_push: influx_push.clone(),
         state_dir: config.state_dir.display().to_string(),
-        listeners: listeners.announced.clone(),
+        listeners: listeners.addresses.clone(),
         shutdown: Arc::clone(&shutdown),
         cut_clients: AtomicU64::new(0),
         log: log.clone(),
@@ -242,13 +244,13 @@ struct Listeners {
     line: Option<(TcpListener, UdpSocket)>,
     /// Flags that name the same address share a listener.
     http: Vec<(TcpListener, Vec<Role>)>,
-    announced: Vec<Listener>,
+    addresses: Vec<Listener>,
     log: Log,
 }
 
 impl Listeners {
     async fn bind(config: &Config, log: &Log) -> anyhow::Result<Self> {
-        let mut this = Self { line: None, http: Vec::new(), announced: Vec::new(), log: log.clone() };
+        let mut this = Self { line: None, http: Vec::new(), addresses: Vec::new(), log: log.clone() };
         if let Some(address) = config.line_addr {
             let tcp = bind_tcp("--line-addr", address).await?;
             let bound = tcp.local_addr()?;
@@ -256,8 +258,8 @@ impl Listeners {
             let udp = UdpSocket::bind(bound)
                 .await
                 .with_context(|| cannot_listen("--line-addr", &format!("{bound}/udp")))?;
-            this.announce("line", bound.to_string());
-            this.announce("line-udp", bound.to_string());
+            this.add("line", bound.to_string());
+            this.add("line-udp", bound.to_string());
             this.line = Some((tcp, udp));
         }
         for (role, flag, address) in [
@@ -277,11 +279,11 @@ impl Listeners {
         let same = |tcp: &TcpListener| address.port() != 0 && tcp.local_addr().is_ok_and(|a| a == address);
         if let Some((_, roles)) = self.http.iter_mut().find(|(tcp, _)| same(tcp)) {
             roles.push(role);
-            self.announce(role.name(), address.to_string());
+            self.add(role.name(), address.to_string());
             return Ok(());
         }
         let tcp = bind_tcp(flag, address).await?;
-        self.announce(role.name(), tcp.local_addr()?.to_string());
+        self.add(role.name(), tcp.local_addr()?.to_string());
         self.http.push((tcp, vec![role]));
         Ok(())
     }
@@ -290,10 +292,13 @@ impl Listeners {
         self.line.as_ref()?.0.local_addr().ok()
     }
 
+    fn add(&mut self, what: &str, address: String) {
+        self.addresses.push(Listener { what: what.to_owned(), address });
+    }
+
     /// One line a listener, so that scripts and people learn the free ports.
-    fn announce(&mut self, what: &str, address: String) {
-        self.log.listening(what, &address);
-        self.announced.push(Listener { what: what.to_owned(), address });
+    fn announce(&self) {
+        self.addresses.iter().for_each(|listener| self.log.listening(&listener.what, &listener.address));
     }
 
     fn spawn(

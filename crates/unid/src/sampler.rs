@@ -144,7 +144,7 @@ fn round(
         let Some((pid, start_ticks)) = vm.process() else { continue };
         let entry = watched.entry(vm.id().to_owned());
         let watch = entry.or_insert_with(|| Watched::new(pid, start_ticks));
-        if watch.process.pid() != pid {
+        if (watch.process.pid(), watch.start_ticks) != (pid, start_ticks) {
             *watch = Watched::new(pid, start_ticks);
         }
         if let Some((sample, links, time)) = watch.look(vm, live, interval) {

@@ -15,6 +15,9 @@ use crate::paths::STATE_FILE;
 /// What a damaged record's file is renamed to.
 pub(super) const DAMAGED_FILE: &str = "state.json.damaged";
 
+/// Says in a VM's directory that its record is in the database, for whoever looks for files.
+const ELSEWHERE_FILE: &str = "record-is-in-vms.db";
+
 /// `<state>/vms`.
 #[derive(Clone, Debug)]
 pub(super) struct VmsDir {
@@ -77,6 +80,15 @@ impl VmsDir {
         Ok(dir)
     }
 
+    /// The same for a VM whose record is in the database, and says so in it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn make_without_record(&self, id: VmId) -> io::Result<()> {
+        let mark = self.make(id)?.join(ELSEWHERE_FILE);
+        if mark.exists() { Ok(()) } else { File::create(mark).map(drop) }
+    }
+
     /// Removes the directory of one VM with all that is in it, durably. One that is gone already is no error.
     ///
     /// # Errors
@@ -132,6 +144,11 @@ impl VmsDir {
         } else {
             Err(NoRecord::Damaged(format!("it is the record of VM {}", record.id)))
         }
+    }
+
+    /// Whether the record of VM `id` is known to be in the database.
+    pub(super) fn is_without_record(&self, id: VmId) -> bool {
+        self.of(id).join(ELSEWHERE_FILE).exists()
     }
 
     /// Whether the directory of VM `id` holds a record, readable or not.

@@ -10,6 +10,7 @@ use super::{Damaged, LoadReport, Record, RecordStore, StoreError};
 use crate::atomic;
 use crate::id::VmId;
 use crate::paths::STATE_FILE;
+use crate::shim;
 
 /// The store of `--vm-store file`.
 #[derive(Clone, Debug)]
@@ -32,6 +33,9 @@ impl FileStore {
         match self.dirs.read_record(id) {
             Ok(record) => report.records.push(record),
             Err(NoRecord::Absent) if self.dirs.holds_record(id) => {}
+            // one that runs is told all the same
+            Err(NoRecord::Absent)
+                if self.dirs.is_without_record(id) && !shim::is_locked(&self.dirs.of(id)) => {}
             Err(NoRecord::Absent) => report.orphans.push(self.dirs.of(id)),
             // perhaps it can be read again later: it stays where it is
             Err(NoRecord::Unreadable(error)) => report.damaged.push(damaged(None, error.to_string())),

@@ -120,7 +120,7 @@ impl RecordStore for SqliteStore {
         let cells = row::encode(record).map_err(|error| self.failed(WHAT, error.into()))?;
         self.change(WHAT, |all| upsert(all, cells))?;
         // second: a row that cannot be written leaves no directory behind
-        self.dirs.make(record.id).map(drop).map_err(|source| StoreError {
+        self.dirs.make_without_record(record.id).map_err(|source| StoreError {
             what: "make the VM's directory",
             path: self.dirs.of(record.id),
             source,

@@ -71,8 +71,7 @@ pub(super) async fn start(vm: Arc<Vm>, generation: u64, injection: Injection, im
     }
     reap(child).await;
     unlimit(&vm);
-    let (exit, _) = recorded_end(vm.paths.dir(), generation);
-    let _ = vm.apply(Event::Exited { generation, exit });
+    let _ = vm.apply(Event::Exited { generation, exit: end_of_shim(vm.paths.dir(), generation) });
 }
 
 /// Puts QEMU under its limits. Where that cannot be, the VM runs without them, and the log says so.
@@ -179,7 +178,7 @@ async fn reap(child: Option<Child>) {
 pub(super) async fn watch_adopted(vm: Arc<Vm>, run: RunInfo) {
     until_gone(run.shim.pid).await;
     unlimit(&vm);
-    let (exit, _) = recorded_end(vm.paths.dir(), run.generation);
+    let exit = end_of_shim(vm.paths.dir(), run.generation);
     let _ = vm.apply(Event::Exited { generation: run.generation, exit });
 }
 
@@ -192,18 +191,25 @@ pub(super) async fn until_shim_settles(dir: &Path) {
     }
 }
 
-/// How the shim says that a start ended, and when.
-pub(super) fn recorded_end(dir: &Path, generation: u64) -> (Exit, Option<Timestamp>) {
+/// How and when the shim of this start says that it ended; nothing if it says nothing.
+pub(super) fn recorded_end(dir: &Path, generation: u64) -> Option<(Exit, Option<Timestamp>)> {
     match shim::read_exit(dir) {
         // 0: the shim did not come as far as to learn its number
         Ok(Some(report)) if report.generation == generation || report.generation == 0 => {
-            (Exit::of(&report), i64::try_from(report.at_unix_ns).ok().map(Timestamp))
+            Some((Exit::of(&report), i64::try_from(report.at_unix_ns).ok().map(Timestamp)))
         }
-        Ok(_) => (Exit::HypervisorError("the shim ended without a word".to_owned()), None),
+        Ok(_) => None,
         Err(error) => {
-            (Exit::HypervisorError(format!("the end was recorded, but cannot be read: {error}")), None)
+            let text = format!("the end was recorded, but cannot be read: {error}");
+            Some((Exit::HypervisorError(text), None))
         }
     }
+}
+
+/// The end of a shim that was seen to end.
+fn end_of_shim(dir: &Path, generation: u64) -> Exit {
+    let silent = || Exit::HypervisorError("the shim ended without a word".to_owned());
+    recorded_end(dir, generation).map_or_else(silent, |(exit, _)| exit)
 }
 
 /// Writes a record that could not be written as soon as it can be.

@@ -85,6 +85,7 @@ struct Seen {
     exit: Option<Exit>,
     started_at: Option<String>,
     restarts: u64,
+    health: String,
 }
 
 impl Seen {
@@ -97,6 +98,7 @@ impl Seen {
             exit: inner.machine.last_exit().cloned(),
             started_at: inner.record.started_at.clone(),
             restarts: inner.record.restart_count,
+            health: inner.record.health_status.clone(),
         }
     }
 }
@@ -546,7 +548,9 @@ impl Vm {
                 None
             }
             None => {
-                let (exit, at) = process::recorded_end(self.dir(), inner.machine.generation());
+                let unknown = "it was gone when unid came back, and how it ended is not recorded";
+                let (exit, at) = process::recorded_end(self.dir(), inner.machine.generation())
+                    .unwrap_or_else(|| (Exit::HypervisorError(unknown.to_owned()), None));
                 inner.record.daemon_recovered = true;
                 inner.record.stopped_at = at.map(process::record_time);
                 Some(exit)
@@ -717,7 +721,7 @@ impl Vm {
             state: self.state().to_owned(),
             image: self.spec.image.display().to_string(),
             name: self.name().to_owned(),
-            health: String::new(),
+            health: self.seen().health.clone(),
         }
     }
 
