@@ -54,6 +54,28 @@ impl Civil {
         }
     }
 
+    /// Seconds since the Unix epoch, the inverse of [`from_unix_seconds`](Self::from_unix_seconds); `None` for a date
+    /// that no calendar has.
+    #[must_use]
+    pub fn unix_seconds(&self) -> Option<i64> {
+        let month_from_march = (i64::from(self.month) + 9) % 12;
+        let year = self.year.checked_sub(i64::from(self.month <= 2))?;
+        let day_of_year = (153 * month_from_march + 2) / 5 + i64::from(self.day) - 1;
+        let year_of_era = year.rem_euclid(400);
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        let days = year.div_euclid(400).checked_mul(146_097)?.checked_add(day_of_era - 719_468)?;
+        let of_day = i64::from(self.hour) * 3_600 + i64::from(self.minute) * 60 + i64::from(self.second);
+        let seconds = days.checked_mul(DAY_SECONDS)?.checked_add(of_day)?;
+        (Self::from_unix_seconds(seconds) == *self).then_some(seconds)
+    }
+
+    /// The number, 1 to 12, of a month's English abbreviation.
+    #[must_use]
+    pub fn month_number(name: &str) -> Option<u8> {
+        let place = MONTHS.iter().position(|month| month.eq_ignore_ascii_case(name))?;
+        u8::try_from(place + 1).ok()
+    }
+
     /// The month's English abbreviation.
     #[must_use]
     pub fn month_name(&self) -> &'static str {
@@ -90,7 +112,24 @@ mod tests {
         assert_eq!(text(1_780_909_507), "2026-06-08T09:05:07Z");
     }
 
+    #[test]
+    fn dates_that_do_not_exist_have_no_seconds() {
+        let date = |year, month, day| Civil { year, month, day, hour: 0, minute: 0, second: 0 };
+        assert_eq!(date(2024, 2, 29).unix_seconds(), Some(1_709_164_800));
+        for bad in
+            [date(2026, 2, 29), date(2026, 13, 1), date(2026, 0, 1), date(2026, 4, 31), date(i64::MAX, 1, 1)]
+        {
+            assert_eq!(bad.unix_seconds(), None, "{bad}");
+        }
+        assert_eq!(Civil { hour: 24, ..date(2026, 1, 1) }.unix_seconds(), None);
+    }
+
     proptest! {
+        #[test]
+        fn seconds_of_a_date_are_those_it_was_made_of(seconds in -100_000_000_000_i64..1_000_000_000_000) {
+            prop_assert_eq!(Civil::from_unix_seconds(seconds).unix_seconds(), Some(seconds));
+        }
+
         #[test]
         fn later_seconds_are_never_earlier_dates(a in -10_000_000_000_i64..10_000_000_000, step in 1_i64..90_000) {
             prop_assert!(Civil::from_unix_seconds(a) < Civil::from_unix_seconds(a + step));

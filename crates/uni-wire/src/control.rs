@@ -1,11 +1,14 @@
-//! The commands of a guest's control port (TCP 2323), as `mirage-monitoring` understands them.
+//! The commands of a guest's control port (TCP 2323), as `mirage-monitoring` understands them, and a few more.
 //!
 //! ```text
 //! command = "L" logitem *("," logitem)     set log levels
 //!         / "M" metitem *("," metitem)     turn metrics on or off
 //!         / "l" query / "m" query          ask
-//! logitem = [("*" / source) ":"] level
-//! metitem = [("*" / source / "src:" source / "tag:" tag) ":"] onoff
+//!         / "h" / "help"                   list the commands
+//!         / "T" SP token                   say who one is, where that is asked for
+//! logitem = [("*" / source) ":"] level [limit]
+//! metitem = [("*" / source / "src:" source / "tag:" tag) ":"] onoff [limit]
+//! limit   = "@" 1*digit ("s" / "m" / "h")  how long; then it is as it was before (of metrics: sources only)
 //! query   = "" / "*" / source *("," source)
 //! ```
 //!
@@ -13,7 +16,7 @@
 //! and answers an unknown one with [`ControlError::UnknownSource`].
 //!
 //! Deliberate differences from `mirage-monitoring` 0.0.7, where it contradicts its own documentation:
-//! - a newline (or CR LF) after the command is not part of it;
+//! - a newline (or CR LF) after the command is not part of it, and its reply ends in one too;
 //! - a command that names an unknown source is an error and changes nothing (there: `ok`);
 //! - `L` without `*` leaves the other sources alone (there: resets them to the default);
 //! - a tag command leaves the choices made for single sources alone (there: undoes them);
@@ -23,8 +26,18 @@
 use core::fmt;
 use core::str::Split;
 
+use crate::ocaml::Literal;
+
 /// Longest command, newline included. The original reads one TCP segment.
 pub const MAX_COMMAND_BYTES: usize = 4096;
+
+/// Longest time a change can be limited to: a day.
+pub const MAX_LIMIT_SECONDS: u32 = 86_400;
+
+/// The reply to `h`: one line, so that a reader of lines gets the whole of it.
+pub const HELP: &str = "ok: l[*|SOURCE,...] show log levels; L[SOURCE:|*:]LEVEL[@TIME],... set them (quiet, app, error, \
+     warning, info, debug); m[*|SOURCE,...] show metrics; M[SOURCE:|*:|tag:KEY:]enable|disable[@TIME],... turn them \
+     on or off; TIME as 30s, 10m, 1h, then back; T TOKEN say who you are; h this help";
 
 /// How much a log source says, from nothing to everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -142,16 +155,40 @@ pub enum MetricTarget<'a> {
     Tag(&'a str),
 }
 
-/// The items of an `L` command, all well formed.
+/// One item of an `L` command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogItem<'a> {
+    /// Whose level is set.
+    pub target: LogTarget<'a>,
+    /// The level.
+    pub level: LogLevel,
+    /// For how long; `None`: until the next command.
+    pub seconds: Option<u32>,
+}
+
+/// The items of an `L` command, all well formed. Iterated over, without their time limits.
 #[derive(Clone, Debug)]
 pub struct LogItems<'a>(Split<'a, char>);
 
 impl<'a> LogItems<'a> {
-    /// Parses `LEVEL`, `*:LEVEL` and `SOURCE:LEVEL`, joined by commas: also the syntax of `--logs`.
+    /// Parses `LEVEL`, `*:LEVEL` and `SOURCE:LEVEL`, joined by commas: the syntax of `--logs`, without time limits.
     ///
     /// # Errors
     /// The first bad item.
     pub fn parse(text: &'a str) -> Result<Self, ControlError<'a>> {
+        text.split(',').try_for_each(|item| match parse_log_item(item)? {
+            LogItem { seconds: None, .. } => Ok(()),
+            _ => Err(ControlError::LogLevel(item)),
+        })?;
+        Ok(Self(text.split(',')))
+    }
+
+    /// The items, with their time limits.
+    pub fn limited(&self) -> impl Iterator<Item = LogItem<'a>> + use<'a> {
+        self.0.clone().filter_map(|item| parse_log_item(item).ok())
+    }
+
+    fn parse_limited(text: &'a str) -> Result<Self, ControlError<'a>> {
         text.split(',').try_for_each(|item| parse_log_item(item).map(|_| ()))?;
         Ok(Self(text.split(',')))
     }
@@ -161,19 +198,42 @@ impl<'a> Iterator for LogItems<'a> {
     type Item = (LogTarget<'a>, LogLevel);
 
     fn next(&mut self) -> Option<Self::Item> {
-        parse_log_item(self.0.next()?).ok()
+        parse_log_item(self.0.next()?).ok().map(|item| (item.target, item.level))
     }
 }
 
-/// The items of an `M` command, all well formed.
+/// One item of an `M` command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricItem<'a> {
+    /// What is turned on or off.
+    pub target: MetricTarget<'a>,
+    /// Which of both.
+    pub switch: Switch,
+    /// For how long; `None`: until the next command. Only of a source.
+    pub seconds: Option<u32>,
+}
+
+/// The items of an `M` command, all well formed. Iterated over, without their time limits.
 #[derive(Clone, Debug)]
 pub struct MetricItems<'a>(Split<'a, char>);
+
+impl<'a> MetricItems<'a> {
+    /// The items, with their time limits.
+    pub fn limited(&self) -> impl Iterator<Item = MetricItem<'a>> + use<'a> {
+        self.0.clone().filter_map(|item| parse_metric_item(item).ok())
+    }
+
+    fn parse_limited(text: &'a str) -> Result<Self, ControlError<'a>> {
+        text.split(',').try_for_each(|item| parse_metric_item(item).map(|_| ()))?;
+        Ok(Self(text.split(',')))
+    }
+}
 
 impl<'a> Iterator for MetricItems<'a> {
     type Item = (MetricTarget<'a>, Switch);
 
     fn next(&mut self) -> Option<Self::Item> {
-        parse_metric_item(self.0.next()?).ok()
+        parse_metric_item(self.0.next()?).ok().map(|item| (item.target, item.switch))
     }
 }
 
@@ -188,6 +248,10 @@ pub enum Command<'a> {
     SetLogs(LogItems<'a>),
     /// `M`: turn metrics on or off.
     SetMetrics(MetricItems<'a>),
+    /// `h`: list the commands.
+    Help,
+    /// `T`: the token of who may give commands. A secret.
+    Token(&'a str),
 }
 
 /// Why a command was refused. `Display` is the reply, as `mirage-monitoring` words it.
@@ -209,6 +273,14 @@ pub enum ControlError<'a> {
     Switch(&'a str),
     /// An `M` item of unknown shape.
     MetricItem(&'a str),
+    /// Not a time after `@`.
+    TimeLimit(&'a str),
+    /// A time limit for something that has none.
+    Unlimited(&'a str),
+    /// A command before the token, or the wrong token.
+    Unauthenticated,
+    /// More commands on one connection than are taken.
+    TooMany(u32),
 }
 
 impl fmt::Display for ControlError<'_> {
@@ -218,39 +290,24 @@ impl fmt::Display for ControlError<'_> {
             Self::NotText => f.write_str("error: command is not UTF-8"),
             Self::TooLong => write!(f, "error: command is longer than {MAX_COMMAND_BYTES} bytes"),
             Self::UnknownSource(name) => write!(f, "error: unknown source: {name}"),
-            Self::LogLevel(word) => write!(f, "error: {}: unknown log level", Quoted(word)),
+            Self::LogLevel(word) => write!(f, "error: {}: unknown log level", Literal(word)),
             Self::LogItem(item) => write!(f, "error: Can't parse log threshold: {item}"),
             Self::Switch(word) => {
                 f.write_str("error: couldn't decode 'enable' or 'disable': ")?;
                 word.chars().try_for_each(|c| write!(f, "{}", c.to_ascii_lowercase()))
             }
             Self::MetricItem(item) => write!(f, "error: couldn't decode metrics {item}"),
+            Self::TimeLimit(text) => {
+                write!(f, "error: '{text}' is no time limit; write 1s to 24h, as 30s, 10m or 1h")
+            }
+            Self::Unlimited(item) => write!(f, "error: only a source can have a time limit: {item}"),
+            Self::Unauthenticated => f.write_str("error: authentication required"),
+            Self::TooMany(most) => write!(f, "error: more than {most} commands on one connection"),
         }
     }
 }
 
 impl core::error::Error for ControlError<'_> {}
-
-/// A string literal as OCaml prints it: the original's way to show a bad level.
-struct Quoted<'a>(&'a str);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"")?;
-        for byte in self.0.bytes() {
-            match byte {
-                b'"' | b'\\' => write!(f, "\\{}", char::from(byte)),
-                b'\n' => f.write_str("\\n"),
-                b'\t' => f.write_str("\\t"),
-                b'\r' => f.write_str("\\r"),
-                8 => f.write_str("\\b"),
-                b' '..=b'~' => write!(f, "{}", char::from(byte)),
-                _ => write!(f, "\\{byte:03}"),
-            }?;
-        }
-        f.write_str("\"")
-    }
-}
 
 /// Parses what a client sent: one command, with or without a newline after it.
 ///
@@ -267,8 +324,10 @@ pub fn parse_command(input: &[u8]) -> Result<Command<'_>, ControlError<'_>> {
     match rest.next() {
         Some('l') => Ok(Command::ShowLogs(parse_query(rest.as_str()))),
         Some('m') => Ok(Command::ShowMetrics(parse_query(rest.as_str()))),
-        Some('L') => LogItems::parse(rest.as_str()).map(Command::SetLogs),
-        Some('M') => parse_metric_items(rest.as_str()).map(Command::SetMetrics),
+        Some('L') => LogItems::parse_limited(rest.as_str()).map(Command::SetLogs),
+        Some('M') => MetricItems::parse_limited(rest.as_str()).map(Command::SetMetrics),
+        Some('T') => rest.as_str().strip_prefix(' ').map(Command::Token).ok_or(ControlError::UnknownCommand),
+        Some('h') if matches!(text, "h" | "help") => Ok(Command::Help),
         _ => Err(ControlError::UnknownCommand),
     }
 }
@@ -281,22 +340,18 @@ fn parse_query(text: &str) -> Query<'_> {
     }
 }
 
-fn parse_metric_items(text: &str) -> Result<MetricItems<'_>, ControlError<'_>> {
-    text.split(',').try_for_each(|item| parse_metric_item(item).map(|_| ()))?;
-    Ok(MetricItems(text.split(',')))
-}
-
-fn parse_log_item(item: &str) -> Result<(LogTarget<'_>, LogLevel), ControlError<'_>> {
+fn parse_log_item(item: &str) -> Result<LogItem<'_>, ControlError<'_>> {
     let (target, word) = match item.split_once(':') {
         None => (LogTarget::All, item),
         Some((_, word)) if word.contains(':') => return Err(ControlError::LogItem(item)),
         Some(("*", word)) => (LogTarget::All, word),
         Some((source, word)) => (LogTarget::Source(source), word),
     };
-    LogLevel::from_word(word).map(|level| (target, level)).ok_or(ControlError::LogLevel(word))
+    let (level, limit) = split_limit(word, LogLevel::from_word).ok_or(ControlError::LogLevel(word))?;
+    Ok(LogItem { target, level, seconds: limit.map(parse_limit).transpose()? })
 }
 
-fn parse_metric_item(item: &str) -> Result<(MetricTarget<'_>, Switch), ControlError<'_>> {
+fn parse_metric_item(item: &str) -> Result<MetricItem<'_>, ControlError<'_>> {
     let mut parts = item.split(':');
     let parts = (parts.next(), parts.next(), parts.next(), parts.next());
     let (target, word) = match parts {
@@ -307,7 +362,31 @@ fn parse_metric_item(item: &str) -> Result<(MetricTarget<'_>, Switch), ControlEr
         (Some("tag"), Some(tag), Some(word), None) => (MetricTarget::Tag(tag), word),
         _ => return Err(ControlError::MetricItem(item)),
     };
-    Switch::from_word(word).map(|switch| (target, switch)).ok_or(ControlError::Switch(word))
+    let (switch, limit) = split_limit(word, Switch::from_word).ok_or(ControlError::Switch(word))?;
+    let seconds = limit.map(parse_limit).transpose()?;
+    if seconds.is_some() && !matches!(target, MetricTarget::Source(_)) {
+        return Err(ControlError::Unlimited(item));
+    }
+    Ok(MetricItem { target, switch, seconds })
+}
+
+/// The meaning of a word with or without `@` and a time after it, and that time.
+fn split_limit<T>(word: &str, meaning: impl Fn(&str) -> Option<T>) -> Option<(T, Option<&str>)> {
+    let (word, limit) = word.split_once('@').map_or((word, None), |(word, limit)| (word, Some(limit)));
+    Some((meaning(word)?, limit))
+}
+
+/// Seconds of `30s`, `10m`, `1h`.
+fn parse_limit(text: &str) -> Result<u32, ControlError<'_>> {
+    let unit = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3_600,
+        _ => return Err(ControlError::TimeLimit(text)),
+    };
+    let digits = text.get(..text.len() - 1).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    let seconds = digits.and_then(|digits| digits.parse::<u32>().ok()?.checked_mul(unit));
+    seconds.filter(|s| (1..=MAX_LIMIT_SECONDS).contains(s)).ok_or(ControlError::TimeLimit(text))
 }
 
 #[cfg(test)]
@@ -348,6 +427,33 @@ mod tests {
         assert_eq!(reply(b""), Some("error: unknown command".into()));
     }
 
+    #[test]
+    fn a_change_may_be_limited_to_a_time() {
+        let Ok(Command::SetLogs(items)) = parse_command(b"Ldns:debug@10m,*:info,quiet@24h") else {
+            panic!("good command")
+        };
+        let seconds: Vec<_> = items.limited().map(|item| item.seconds).collect();
+        assert_eq!(seconds, [Some(600), None, Some(86_400)]);
+        let error = |input: &'static [u8]| parse_command(input).err();
+        for bad in ["", "0s", "10", "m", "25h", "+1m", "1.5h", "99999999999s", "1é"] {
+            let command = std::format!("Ldebug@{bad}");
+            assert_eq!(parse_command(command.as_bytes()).err(), Some(ControlError::TimeLimit(bad)));
+        }
+        assert_eq!(error(b"Lloud@10m"), Some(ControlError::LogLevel("loud@10m")));
+        assert_eq!(error(b"Mtag:a:on@1m"), Some(ControlError::Unlimited("tag:a:on@1m")));
+        assert!(LogItems::parse("dns:debug@10m").is_err(), "not on the command line");
+    }
+
+    #[test]
+    fn help_and_tokens_are_commands_of_their_own() {
+        assert!(matches!(parse_command(b"help\r\n"), Ok(Command::Help)));
+        assert!(matches!(parse_command(b"T  a b\n"), Ok(Command::Token(" a b"))));
+        for bad in ["hello", "T", "Token"] {
+            assert_eq!(parse_command(bad.as_bytes()).err(), Some(ControlError::UnknownCommand));
+        }
+        assert!(!HELP.contains(char::is_control));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_give_a_command_or_a_reply(
@@ -356,7 +462,7 @@ mod tests {
             match parse_command(&input) {
                 Ok(Command::SetLogs(items)) => prop_assert!(items.count() > 0),
                 Ok(Command::SetMetrics(items)) => prop_assert!(items.count() > 0),
-                Ok(Command::ShowLogs(_) | Command::ShowMetrics(_)) => {}
+                Ok(_) => {}
                 Err(error) => prop_assert!(error.to_string().starts_with("error: ")),
             }
         }

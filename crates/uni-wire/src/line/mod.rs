@@ -1,8 +1,9 @@
 //! Influx line protocol: `MEASUREMENT[,TAG=VALUE...] FIELD=VALUE[,...] [TIME]`.
 //!
 //! Owns the syntax both ways: [`parse_line`] with InfluxDB 1.x's rules and words, [`next_line`] and `LineBuffer`
-//! that cut bytes into lines, [`LineWriter`] that writes lines every reader accepts. Never stores points and
-//! never reads a clock: the time of an unstamped line is the caller's.
+//! that cut bytes into lines, and two writers: [`LineWriter`] for lines that every reader accepts and
+//! [`write_mirage_line`] for those MirageOS writes. Never stores points and never reads a clock: the time of an
+//! unstamped line is the caller's.
 //!
 //! Rules taken from what InfluxDB 1.x was seen to do:
 //! - In names a backslash escapes a following `,`, space or `=`; before anything else it is itself. So a name
@@ -15,6 +16,7 @@
 
 mod emit;
 mod error;
+mod mirage;
 mod parse;
 #[cfg(feature = "alloc")]
 mod point;
@@ -25,6 +27,7 @@ mod text;
 
 pub use emit::{Framing, LineWriter};
 pub use error::{LineError, LineErrorKind, Reason};
+pub use mirage::{MirageValue, write_mirage_line};
 pub use parse::{Field, Fields, Line, MAX_TAGS, RawValue, Tags, parse_line, parse_line_with};
 #[cfg(feature = "alloc")]
 pub use point::{Point, Tag, parse_point};

@@ -74,6 +74,7 @@ pub(crate) fn check_control(bytes: &[u8]) {
     match parse_command(bytes) {
         Ok(Command::SetLogs(items)) => assert_eq!(items.count(), commas(bytes) + 1),
         Ok(Command::SetMetrics(items)) => assert_eq!(items.count(), commas(bytes) + 1),
+        Ok(Command::Help | Command::Token(_)) => {}
         Ok(Command::ShowLogs(query) | Command::ShowMetrics(query)) => {
             if let Query::Named(names) = query {
                 assert_eq!(names.count(), commas(bytes) + 1);
