@@ -1,10 +1,11 @@
-//! `cargo xtask`: build, guests, demo, test, bench, deny, audit, fuzz: the same commands for people and for CI.
+//! `cargo xtask`: build, guests, demo, test, conformance, bench, deny, audit, fuzz: the same commands for people and for CI.
 //!
 //! Owns the order of steps and what must be installed for each. Never builds by other means than a person
 //! would: cargo, npm, QEMU.
 
 mod bench;
 mod build;
+mod conformance;
 mod demo;
 mod fuzz;
 mod install;
@@ -44,6 +45,13 @@ enum Command {
         #[arg(long)]
         fast: bool,
     },
+    /// Replay recorded cases of the programs Uni replaces: byte for byte, or different as documented
+    Conformance {
+        /// What the cases are about
+        wire: conformance::Wire,
+        /// One JSON object a line
+        file: std::path::PathBuf,
+    },
     /// Build the page, the release binaries and the guests
     Build,
     /// Build the guests: target/guests/NAME.elf, and the unstripped twin NAME.debug.elf
@@ -76,6 +84,11 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo { time, shots } => demo::run(time, shots.as_deref()),
         Command::Test { fast } => test::run(fast),
+        Command::Conformance { wire, file } => match conformance::run(wire, &file) {
+            // the counts are the last word
+            Ok(false) => return ExitCode::FAILURE,
+            outcome => outcome.map(|_| ()),
+        },
         Command::Build => build::all(),
         Command::Guests => build::guests(),
         Command::Bench => bench::run(),

@@ -27,7 +27,7 @@ use core::net::SocketAddrV4;
 use uni_wire::Timestamp;
 
 use crate::args::Arguments;
-use crate::control::{ControlProgress, ControlSession};
+use crate::control::{Control, ControlProgress, ControlSession, Controlled, Token};
 use crate::link::Link;
 use crate::logs::{Log, Logs};
 use crate::metrics::{Registry, Source};
@@ -94,6 +94,7 @@ pub struct Agent {
     registry: Registry,
     logs: Logs,
     log: Log,
+    control: Control,
     control_log: Log,
     ring: Ring,
     link: Link,
@@ -124,6 +125,7 @@ impl Agent {
             registry,
             logs: logs.clone(),
             log: logs.source("agent", "reports metrics to the collector"),
+            control: Control::default(),
             control_log: logs.source("control", "changes made through the control port"),
             ring: Ring::new(config.ring_bytes),
             link: Link::new(),
@@ -153,9 +155,11 @@ impl Agent {
         self.monitor
     }
 
-    /// Collects if the interval is over; returns how many points were made. `now_ns` is of a monotonic clock,
-    /// `wall_ns` is since the Unix epoch. An interval that was missed is not made up for.
+    /// Ends changes whose time is over, and collects if the interval is over; returns how many points were made.
+    /// `now_ns` is of a monotonic clock, `wall_ns` is since the Unix epoch. An interval that was missed is not made up
+    /// for.
     pub fn handle_tick(&mut self, now_ns: u64, wall_ns: i64) -> usize {
+        self.control.handle_time(&mut self.registry, &self.logs, &self.control_log, now_ns);
         if self.monitor.is_none() || now_ns < self.next_tick_ns {
             return 0;
         }
@@ -257,11 +261,13 @@ impl Agent {
     }
 
     /// The monotonic time at which [`handle_tick`](Self::handle_tick) and [`poll_action`](Self::poll_action) are to
-    /// be called again; `None` when reporting is off.
+    /// be called again; `None` when reporting is off and no change has a time limit.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
-        self.monitor?;
-        Some(self.link.next_deadline().map_or(self.next_tick_ns, |at| at.min(self.next_tick_ns)))
+        let report = self
+            .monitor
+            .map(|_| self.link.next_deadline().map_or(self.next_tick_ns, |at| at.min(self.next_tick_ns)));
+        [report, self.control.next_deadline()].into_iter().flatten().min()
     }
 
     /// Points that were made and lost for want of room.
@@ -270,40 +276,35 @@ impl Agent {
         self.ring.dropped_lines() + self.oversize_lines
     }
 
+    /// From now on only those who know `token` may give commands; everybody if there is none.
+    pub fn set_control_token(&mut self, token: Option<Token>) {
+        self.control = Control::new(token);
+    }
+
     /// Bytes came in on a control connection. See [`ControlSession::handle_input`].
     pub fn handle_control_input(
         &mut self,
         session: &mut ControlSession,
         input: &[u8],
+        now_ns: u64,
         reply: &mut String,
     ) -> ControlProgress {
-        let progress = session.handle_input(input, &mut self.registry, &self.logs, reply);
-        self.report_control(session, reply, progress)
+        session.handle_input(input, &mut self.controlled(now_ns), reply)
     }
 
     /// A control connection is idle or half closed. See [`ControlSession::handle_idle`].
     pub fn handle_control_idle(
         &mut self,
         session: &mut ControlSession,
+        now_ns: u64,
         reply: &mut String,
     ) -> ControlProgress {
-        let progress = session.handle_idle(&mut self.registry, &self.logs, reply);
-        self.report_control(session, reply, progress)
+        session.handle_idle(&mut self.controlled(now_ns), reply)
     }
 
-    /// Whoever reads the console can see who changed what is reported.
-    fn report_control(
-        &self,
-        session: &ControlSession,
-        reply: &str,
-        progress: ControlProgress,
-    ) -> ControlProgress {
-        let command = session.command();
-        if progress == ControlProgress::Reply && matches!(command.first(), Some(b'L' | b'M')) {
-            let command = command.get(..80).unwrap_or(command).escape_ascii();
-            self.control_log.app(format_args!("command '{command}': {reply}"));
-        }
-        progress
+    const fn controlled(&mut self, now_ns: u64) -> Controlled<'_> {
+        let Self { control, registry, logs, control_log: log, .. } = self;
+        Controlled { control, registry, logs, log, now_ns }
     }
 
     fn refresh_figures(&self) {
@@ -493,7 +494,7 @@ mod tests {
         let mut agent = agent(1000, &logs);
         for command in [&b"Mlogs:on\n"[..], b"m\n"] {
             let (mut session, mut reply) = (ControlSession::new(), String::new());
-            agent.handle_control_input(&mut session, command, &mut reply);
+            agent.handle_control_input(&mut session, command, 0, &mut reply);
         }
         assert_eq!(*heard.borrow(), ["command 'Mlogs:on': ok"]);
     }

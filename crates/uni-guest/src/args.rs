@@ -10,7 +10,9 @@ use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use uni_wire::control::LogItems;
+use uni_wire::syslog::Format;
 
+use crate::control::Token;
 use crate::logs::Logs;
 
 /// The exit code after a bad command line (`EX_USAGE` of BSD's sysexits).
@@ -69,8 +71,12 @@ pub struct Arguments {
     pub monitor: Option<SocketAddrV4>,
     /// `--monitor-adjust`: the port of the control listener; `None` turns it off.
     pub control_port: Option<u16>,
+    /// `--monitor-token`: who gives commands must know it; `None`: anybody may.
+    pub control_token: Option<Token>,
     /// `--syslog`: the syslog sink.
     pub syslog: Option<SocketAddrV4>,
+    /// `--syslog-format`: how messages are written.
+    pub syslog_format: Format,
     /// `--interval`: seconds between two reports.
     pub interval_seconds: u32,
     logs: Vec<String>,
@@ -86,7 +92,9 @@ impl Default for Arguments {
             management_ipv4: None,
             monitor: None,
             control_port: Some(DEFAULT_CONTROL_PORT),
+            control_token: None,
             syslog: None,
+            syslog_format: Format::default(),
             interval_seconds: DEFAULT_INTERVAL_SECONDS,
             logs: Vec::new(),
             extra: Vec::new(),
@@ -129,6 +137,10 @@ impl Arguments {
                 self.control_port =
                     Some(value.parse().map_err(|_| "a port, or 0 for none")?).filter(|p| *p != 0);
             }
+            "monitor-token" => self.control_token = Some(Token::new(value).ok_or("a token")?),
+            "syslog-format" => {
+                self.syslog_format = Format::from_name(value).ok_or("rfc3164, rfc5424 or mirage")?;
+            }
             "syslog" => self.syslog = Some(endpoint(value, DEFAULT_SYSLOG_PORT)?),
             "interval" => self.interval_seconds = interval(value)?,
             _ => {
@@ -141,14 +153,16 @@ impl Arguments {
 }
 
 /// Options of every guest: name, what the value is called, help.
-const COMMON: [OptionSpec; 9] = [
+const COMMON: [OptionSpec; 11] = [
     option("name", "NAME", "name in metrics and logs"),
     option("ipv4", "CIDR", "address on the service link"),
     option("ipv4-gateway", "IP", "gateway of the service link"),
     option("management-ipv4", "CIDR", "address on the management link"),
     option("monitor", "IP[:PORT]", "collector of metrics; port 8094"),
     option("monitor-adjust", "PORT", "control port; 2323, 0 for none"),
+    option("monitor-token", "TOKEN", "what the control port asks for first"),
     option("syslog", "IP[:PORT]", "syslog sink, UDP; port 514"),
+    option("syslog-format", "FORMAT", "rfc3164, rfc5424 or mirage; rfc3164"),
     option("interval", "SECONDS", "time between two reports; 10"),
     option("logs", "LEVELS", "log levels, as *:info,dns:debug; also -l"),
 ];

@@ -27,7 +27,7 @@ pub mod syslog;
 
 pub use agent::{Action, Agent, Config};
 pub use args::{Arguments, ArgumentsError, OptionSpec};
-pub use control::{ControlProgress, ControlSession};
+pub use control::{Control, ControlProgress, ControlSession, Controlled, Token};
 pub use counter::Counter;
 pub use logs::{Log, Logs, Record};
 pub use metrics::{Fields, Registry, Source};

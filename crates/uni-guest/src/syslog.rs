@@ -9,9 +9,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::cell::RefCell;
 
+use uni_wire::Timestamp;
 use uni_wire::control::LogLevel;
-pub use uni_wire::syslog::MAX_MESSAGE_BYTES;
 use uni_wire::syslog::{Facility, Message, Severity};
+pub use uni_wire::syslog::{Format, MAX_MESSAGE_BYTES};
 
 use crate::logs::Record;
 
@@ -26,6 +27,7 @@ pub struct SyslogQueue(Rc<RefCell<Inner>>);
 #[derive(Debug)]
 struct Inner {
     host: String,
+    format: Format,
     waiting: VecDeque<Box<[u8]>>,
     limit: usize,
     dropped: u64,
@@ -35,8 +37,16 @@ impl SyslogQueue {
     /// A queue of at most `limit` messages from `host`.
     #[must_use]
     pub fn new(host: &str, limit: usize) -> Self {
-        let inner = Inner { host: host.into(), waiting: VecDeque::new(), limit, dropped: 0 };
+        let format = Format::default();
+        let inner = Inner { host: host.into(), format, waiting: VecDeque::new(), limit, dropped: 0 };
         Self(Rc::new(RefCell::new(inner)))
+    }
+
+    /// Writes messages in `format` from now on.
+    pub fn set_format(&self, format: Format) {
+        if let Ok(mut inner) = self.0.try_borrow_mut() {
+            inner.format = format;
+        }
     }
 
     /// A sink for [`Logs::add_sink`](crate::Logs::add_sink). `clock` tells seconds since the Unix epoch. What
@@ -53,8 +63,8 @@ impl SyslogQueue {
     /// Puts a message into the queue.
     pub fn push(&self, record: &Record<'_>, unix_seconds: i64) {
         let Ok(mut inner) = self.0.try_borrow_mut() else { return };
-        let datagram =
-            if inner.waiting.len() < inner.limit { render(&inner.host, record, unix_seconds) } else { None };
+        let has_room = inner.waiting.len() < inner.limit;
+        let datagram = if has_room { inner.render(record, unix_seconds) } else { None };
         match datagram {
             Some(datagram) if inner.waiting.try_reserve(1).is_ok() => inner.waiting.push_back(datagram),
             _ => inner.dropped += 1,
@@ -99,21 +109,25 @@ const fn severity(level: LogLevel) -> Severity {
     }
 }
 
-fn render(host: &str, record: &Record<'_>, unix_seconds: i64) -> Option<Box<[u8]>> {
-    let message = Message {
-        facility: Facility::Daemon,
-        severity: severity(record.level),
-        unix_seconds,
-        host,
-        tag: record.source,
-        text: record.message,
-    };
-    let mut space = [0; MAX_MESSAGE_BYTES];
-    let len = message.emit(&mut space);
-    let mut datagram = Vec::new();
-    datagram.try_reserve_exact(len).ok()?;
-    datagram.extend_from_slice(space.get(..len)?);
-    Some(datagram.into_boxed_slice())
+impl Inner {
+    fn render(&self, record: &Record<'_>, unix_seconds: i64) -> Option<Box<[u8]>> {
+        let message = Message {
+            facility: Facility::Daemon,
+            severity: severity(record.level),
+            time: Timestamp::from_seconds(unix_seconds),
+            host: Some(&self.host),
+            tag: record.source,
+            header: None,
+            tags: &[],
+            text: record.message,
+        };
+        let mut space = [0; MAX_MESSAGE_BYTES];
+        let len = message.emit(self.format, &mut space);
+        let mut datagram = Vec::new();
+        datagram.try_reserve_exact(len).ok()?;
+        datagram.extend_from_slice(space.get(..len)?);
+        Some(datagram.into_boxed_slice())
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +148,20 @@ mod tests {
         assert!(queue.send_one(|d| d.ends_with(b"b")));
         assert!(!queue.send_one(|_| true));
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn messages_are_written_in_the_format_that_was_set() {
+        let logs = Logs::default();
+        let queue = SyslogQueue::new("web", 2);
+        logs.add_sink(queue.sink(|| 0));
+        let log = logs.source("dns", "");
+        queue.set_format(Format::Rfc5424);
+        log.info(format_args!("a"));
+        queue.set_format(Format::Mirage);
+        log.info(format_args!("b"));
+        assert!(queue.send_one(|d| d == b"<30>1 1970-01-01T00:00:00Z web dns - - - a"));
+        assert!(queue.send_one(|d| d == b"<30>Jan 01 00:00:00 web dns b"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A TCP port where each connection is one request and one answer: listen, read, answer, close in good order,
+//! A TCP port where a connection is a request and its answer, or several: listen, read, answer, close in good order,
 //! listen again. Every step has a deadline, so no client can keep the place. What is said is the caller's.
 
 use alloc::vec;
@@ -34,6 +34,14 @@ pub enum Progress {
         /// Monotonic nanoseconds.
         until_ns: u64,
     },
+    /// Send the bytes at once, then wait for more, for so long after they were handed over. After `End` or `Silence`
+    /// this means `Close`.
+    AnswerAndRead {
+        /// The answer so far.
+        bytes: Vec<u8>,
+        /// Nanoseconds.
+        for_ns: u64,
+    },
     /// Send the bytes at this monotonic time (at once, if it has passed), then close.
     Answer {
         /// The whole answer.
@@ -57,10 +65,23 @@ pub struct Buffers {
 #[derive(Debug)]
 enum Step {
     Listening,
-    Reading { until_ns: u64 },
-    Waiting { answer: Vec<u8>, at_ns: u64 },
-    Answering { answer: Vec<u8>, sent: usize, until_ns: u64 },
-    Closing { until_ns: u64 },
+    Reading {
+        until_ns: u64,
+    },
+    Waiting {
+        answer: Vec<u8>,
+        at_ns: u64,
+    },
+    /// `read_for_ns`: what follows is not the end.
+    Answering {
+        answer: Vec<u8>,
+        sent: usize,
+        until_ns: u64,
+        read_for_ns: Option<u64>,
+    },
+    Closing {
+        until_ns: u64,
+    },
 }
 
 /// One place for a connection. `S` is what its conversation remembers; each connection starts with a new one.
@@ -115,7 +136,10 @@ impl<S: Default> Exchange<S> {
             self.step = Step::Reading { until_ns: now_ns + FIRST_BYTE_NS };
         }
         self.read(socket, now_ns, converse);
-        self.answer(socket, now_ns);
+        // An answer in between may be followed at once by the next request.
+        while self.answer(socket, now_ns) {
+            self.read(socket, now_ns, converse);
+        }
         self.deadline(socket, now_ns)
     }
 
@@ -145,6 +169,12 @@ impl<S: Default> Exchange<S> {
             };
             self.step = match progress {
                 Progress::More { until_ns } => Step::Reading { until_ns },
+                Progress::AnswerAndRead { bytes, for_ns } => Step::Answering {
+                    answer: bytes,
+                    sent: 0,
+                    until_ns: now_ns + ANSWER_NS,
+                    read_for_ns: Some(for_ns),
+                },
                 Progress::Answer { bytes, at_ns } => Step::Waiting { answer: bytes, at_ns },
                 Progress::Close => {
                     socket.close();
@@ -154,20 +184,28 @@ impl<S: Default> Exchange<S> {
         }
     }
 
-    fn answer(&mut self, socket: &mut Socket<'_>, now_ns: u64) {
+    /// Returns true if more is to be read now.
+    fn answer(&mut self, socket: &mut Socket<'_>, now_ns: u64) -> bool {
         if let Step::Waiting { answer, at_ns } = &mut self.step
             && *at_ns <= now_ns
         {
             let answer = core::mem::take(answer);
-            self.step = Step::Answering { answer, sent: 0, until_ns: now_ns + ANSWER_NS };
+            let until_ns = now_ns + ANSWER_NS;
+            self.step = Step::Answering { answer, sent: 0, until_ns, read_for_ns: None };
         }
-        let Step::Answering { answer, sent, until_ns } = &mut self.step else { return };
+        let Step::Answering { answer, sent, until_ns, read_for_ns } = &mut self.step else { return false };
         // A socket that can no longer send is about to be closed; the deadline sees to the rest.
         *sent += socket.send_slice(&answer[*sent..]).unwrap_or_default();
-        if *sent == answer.len() {
-            self.step = Step::Closing { until_ns: *until_ns };
-            socket.close();
+        if *sent < answer.len() {
+            return false;
         }
+        if let Some(for_ns) = *read_for_ns {
+            self.step = Step::Reading { until_ns: now_ns + for_ns };
+            return true;
+        }
+        self.step = Step::Closing { until_ns: *until_ns };
+        socket.close();
+        false
     }
 
     /// Resets a connection that has outlived its step; otherwise says when that would be.
@@ -194,7 +232,10 @@ fn listen(socket: &mut Socket<'_>, port: u16) {
 }
 
 fn last_word(progress: Progress) -> Progress {
-    if matches!(progress, Progress::More { .. }) { Progress::Close } else { progress }
+    match progress {
+        Progress::More { .. } | Progress::AnswerAndRead { .. } => Progress::Close,
+        last => last,
+    }
 }
 
 /// What comes after the request is not wanted, but left unread it would close the window.
@@ -257,7 +298,8 @@ mod tests {
             socket.connect(self.interface.context(), remote, port).expect("a free socket");
         }
 
-        /// Lets time pass; the exchange repeats a line ten times, says nothing to `q`, and answers `s` late.
+        /// Lets time pass; the exchange repeats a line ten times, says nothing to `q`, answers `s` late and
+        /// goes on reading after `m`.
         fn run(&mut self, duration_ns: u64) {
             let end_ns = self.now_ns + duration_ns;
             while self.now_ns < end_ns {
@@ -291,6 +333,7 @@ mod tests {
         }
         match said.as_slice() {
             b"q\n" => Progress::Close,
+            b"m\n" => Progress::AnswerAndRead { bytes: core::mem::take(said), for_ns: SECOND_NS },
             b"s\n" => Progress::Answer { bytes: b"late".to_vec(), at_ns: now_ns + SECOND_NS },
             line if line.ends_with(b"\n") => Progress::Answer { bytes: line.repeat(10), at_ns: now_ns },
             _ => Progress::More { until_ns: now_ns + SECOND_NS },
@@ -322,6 +365,21 @@ mod tests {
         bench.say(b"b\n");
         bench.run(SECOND_NS);
         assert_eq!(bench.heard(), b"ab\n".repeat(10));
+    }
+
+    #[test]
+    fn several_requests_get_their_answers_until_silence() {
+        let mut bench = Bench::new();
+        bench.connect();
+        bench.run(SECOND_NS / 10);
+        for _ in 0..3 {
+            bench.say(b"m\n");
+            bench.run(SECOND_NS / 2);
+            assert_eq!(bench.heard(), b"m\n");
+            assert!(bench.client().may_recv(), "still open");
+        }
+        bench.run(SECOND_NS);
+        assert_eq!(bench.heard(), b"silence");
     }
 
     #[test]

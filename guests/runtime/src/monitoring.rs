@@ -30,6 +30,7 @@ impl Monitoring {
     ) -> Self {
         arguments.warnings().for_each(|warning| log.warning(format_args!("{warning}")));
         let mut agent = Agent::new(&Config::from_arguments(arguments), logs);
+        agent.set_control_token(arguments.control_token.clone());
         register_own_heap(agent.registry_mut());
         for (name, link) in [("service", &service), ("management", &management)] {
             if let Some(link) = link {

@@ -14,7 +14,7 @@ use smoltcp::socket::{raw, tcp, udp};
 use smoltcp::time::Duration;
 use smoltcp::wire::{IpProtocol, IpVersion};
 use uni_guest::agent::Action;
-use uni_guest::control::{ControlProgress, ControlSession, IDLE_AFTER_INPUT_NS};
+use uni_guest::control::{ControlProgress, ControlSession};
 use uni_guest::syslog::MAX_MESSAGE_BYTES;
 use uni_guest::{Agent, Arguments, Logs, SinkWatch, SyslogQueue};
 
@@ -180,12 +180,15 @@ impl Reporter {
 fn converse(agent: &mut Agent, session: &mut ControlSession, input: Input<'_>, now_ns: u64) -> Progress {
     let mut reply = String::new();
     let progress = match input {
-        Input::Bytes(bytes) => agent.handle_control_input(session, bytes, &mut reply),
-        Input::End | Input::Silence => agent.handle_control_idle(session, &mut reply),
+        Input::Bytes(bytes) => agent.handle_control_input(session, bytes, now_ns, &mut reply),
+        Input::End | Input::Silence => agent.handle_control_idle(session, now_ns, &mut reply),
     };
     match progress {
-        ControlProgress::NeedMore => Progress::More { until_ns: now_ns + IDLE_AFTER_INPUT_NS },
-        ControlProgress::Reply => Progress::Answer { bytes: reply.into_bytes(), at_ns: now_ns },
+        ControlProgress::NeedMore => Progress::More { until_ns: now_ns + session.idle_ns() },
+        ControlProgress::Reply => {
+            Progress::AnswerAndRead { bytes: reply.into_bytes(), for_ns: session.idle_ns() }
+        }
+        ControlProgress::ReplyAndClose => Progress::Answer { bytes: reply.into_bytes(), at_ns: now_ns },
         ControlProgress::Close => Progress::Close,
     }
 }

@@ -153,6 +153,7 @@ fn start_logs(arguments: &Arguments, queue: &SyslogQueue) -> Logs {
         let _ = record.write_console(&mut Port, unix_seconds());
     });
     if arguments.syslog.is_some() {
+        queue.set_format(arguments.syslog_format);
         logs.add_sink(queue.sink(unix_seconds));
     }
     arguments.apply_logs(&logs);
