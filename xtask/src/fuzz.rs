@@ -1,8 +1,9 @@
 //! Fuzzing: every target of `fuzz/`, each for its time.
 //!
-//! Owns the list's order and the time. The targets' own workspace needs compiler flags that are unstable; the pinned
-//! compiler takes them when told to.
+//! Owns the list's order, the time and where inputs are: `fuzz/seeds` is kept, `fuzz/corpus` grows with each run. The
+//! targets' own workspace needs compiler flags that are unstable; the pinned compiler takes them when told to.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -12,6 +13,9 @@ use crate::{step, tools};
 
 /// The longest input, in bytes: parsers are cut off above their own limits, which are tested elsewhere.
 const MAX_INPUT_BYTES: &str = "-max_len=16384";
+
+/// The targets that need the feature `vmm`.
+const OF_VMM: [&str; 3] = ["image", "proc", "qmp"];
 
 /// Runs the named targets, or all, each for `time`.
 ///
@@ -24,10 +28,23 @@ pub(crate) fn run(wanted: &[String], time: Duration) -> anyhow::Result<()> {
     }
     for target in if wanted.is_empty() { &all } else { wanted } {
         let mut fuzz = tools::command(tools::FUZZ)?;
-        fuzz.args(["run", target, "--", MAX_INPUT_BYTES]).arg(format!("-max_total_time={}", time.as_secs()));
+        fuzz.args(["run", target]);
+        if OF_VMM.contains(&target.as_str()) {
+            fuzz.args(["--features", "vmm"]);
+        }
+        fuzz.args(corpora(target)?).args(["--", MAX_INPUT_BYTES]);
+        fuzz.arg(format!("-max_total_time={}", time.as_secs()));
         step::run(&format!("fuzz {target}"), fuzz.env("RUSTC_BOOTSTRAP", "1"))?;
     }
     Ok(())
+}
+
+/// The folders of a target's inputs: first the one that new ones go to.
+fn corpora(target: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let grown = workspace().join("fuzz/corpus").join(target);
+    std::fs::create_dir_all(&grown).with_context(|| format!("make {}", grown.display()))?;
+    let seeds = workspace().join("fuzz/seeds").join(target);
+    Ok([grown].into_iter().chain(seeds.is_dir().then_some(seeds)).collect())
 }
 
 /// The targets by name, as the folder lists them.

@@ -33,4 +33,35 @@ proptest! {
     ) {
         properties::check_control(&bytes);
     }
+
+    #[test]
+    fn any_parts_are_written_as_one_line_or_none(bytes in prop_oneof![
+        "[a-zé,= \\\\\"#\n\u{1f}]{0,40}".prop_map(String::into_bytes),
+        "[a-z,]{1,4}\u{1f}[a-z=]{1,4}\u{1f}(?s).{0,6}\u{1f}(?s).{0,6}\u{1f}(?s).{0,9}\u{1f}-?[0-9.e]{1,6}"
+            .prop_map(String::into_bytes),
+        prop::collection::vec(any::<u8>(), 0..60),
+    ]) {
+        properties::check_emit(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_are_a_syslog_message(bytes in prop_oneof![
+        "(<[0-9]{1,3}>)?((Jun|Feb|x) [ 0-9][0-9] [0-9:]{8}|[0-9T:.Z+-]{20,25})?:? ?[a-z.:\\[\\] -]{0,30}"
+            .prop_map(String::into_bytes),
+        "(-|2003-10-11T22:14:15(\\.[0-9]{1,9})?(Z|[+-][0-9:]{5})) ([a-z-]{1,3} ){4}(-|(\\[[a-z]{1,2}( [a-z=]{1,3}=\"[^\"]{0,4}\"){0,2}\\])) ?[^\u{0}]{0,9}"
+            .prop_map(String::into_bytes),
+        prop::collection::vec(any::<u8>(), 0..60),
+    ]) {
+        properties::check_rfc3164(&bytes);
+        properties::check_rfc5424(&bytes);
+        properties::check_syslog_emit(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_are_a_stream_of_messages(bytes in prop_oneof![
+        "([0-9]{1,2} ?<?|<1>|[a\n\r\u{0}]){0,30}".prop_map(String::into_bytes),
+        prop::collection::vec(any::<u8>(), 0..60),
+    ]) {
+        properties::check_framing(&bytes);
+    }
 }

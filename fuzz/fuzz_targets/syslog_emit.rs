@@ -1,0 +1,8 @@
+//! Any parts through the writers of syslog messages; the rules are those of the property tests.
+#![no_main]
+
+#[path = "../../crates/uni-wire/tests/properties/mod.rs"]
+#[expect(dead_code, reason = "each target checks one of the rules")]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::check_syslog_emit(bytes));
