@@ -194,6 +194,36 @@ fn the_control_port_answers_and_changes_what_is_sent() -> anyhow::Result<()> {
 }
 
 #[test]
+fn commands_in_lines_need_the_token_and_changes_end_with_their_time() -> anyhow::Result<()> {
+    on_each(|on, dir| {
+        let port = free_port()?;
+        let qemu = Qemu::boot(dir, on, "hello", port, &format!("{ADDRESSES} --monitor-token=sesame"))?;
+        qemu.wait_for("no monitor")?;
+        eventually("a refusal", || {
+            ensure!(control(port, "l")? == "error: authentication required");
+            Ok(())
+        })?;
+        ensure!(control(port, "T wrong\nlnosuch\n")? == "error: authentication required");
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        for piece in ["T ses", "ame\r\nLcont", "rol:debug@3s\nl\n", "", "h\n"] {
+            stream.write_all(piece.as_bytes())?;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        // the client keeps its side open: the guest closes when no more comes
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let help = answer.strip_prefix("ok\nok\nok: *:info,control:debug\nok: l").context(answer.clone())?;
+        ensure!(help.ends_with('\n') && help.matches('\n').count() == 1, "{answer}");
+        qemu.wait_for("time limit is over: control:info")?;
+        ensure!(control(port, "T sesame\nl")? == "ok\nok: *:info");
+        ensure!(!qemu.console().contains("sesame"), "console: {}", qemu.console());
+        Ok(())
+    })
+}
+
+#[test]
 fn points_made_while_the_collector_is_away_are_sent_later_with_their_own_time() -> anyhow::Result<()> {
     on_each(|on, dir| {
         let collector = free_port()?;
@@ -346,4 +376,36 @@ fn a_guest_that_does_not_ask_for_monitoring_reports_nothing_and_opens_no_port() 
         ensure!(answer.as_deref().unwrap_or_default().is_empty(), "an answer: {answer:?}");
         Ok(())
     })
+}
+
+#[test]
+fn syslog_is_written_in_the_format_asked_for() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let formats = [
+        ("rfc3164", "<30>MMM DD dd:dd:dd web runtime: "),
+        ("rfc5424", "<30>1 20dd-dd-ddTdd:dd:ddZ web runtime - - - "),
+        ("mirage", "<30>MMM dd dd:dd:dd web runtime "),
+    ];
+    for (format, shape) in formats {
+        let sink = std::net::UdpSocket::bind("127.0.0.1:0")?;
+        sink.set_read_timeout(Some(PATIENCE))?;
+        let args =
+            format!("{ADDRESSES} --syslog=10.0.3.2:{} --syslog-format={format}", sink.local_addr()?.port());
+        let _qemu = Qemu::boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
+        let mut bytes = [0; 2048];
+        let (len, _) = sink.recv_from(&mut bytes)?;
+        ensure!(has_shape(&bytes[..len], shape.as_bytes()), "{format}: {}", bytes[..len].escape_ascii());
+    }
+    Ok(())
+}
+
+/// Whether a message starts as `shape` says: `d` stands for a digit, `D` for a digit or a blank, `M` for a letter.
+fn has_shape(message: &[u8], shape: &[u8]) -> bool {
+    let fits = |(byte, shape): (&u8, &u8)| match shape {
+        b'd' => byte.is_ascii_digit(),
+        b'D' => byte.is_ascii_digit() || *byte == b' ',
+        b'M' => byte.is_ascii_alphabetic(),
+        _ => byte == shape,
+    };
+    message.len() > shape.len() && message.iter().zip(shape).all(fits)
 }
