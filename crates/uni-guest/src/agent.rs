@@ -30,7 +30,7 @@ use crate::args::Arguments;
 use crate::control::{ControlProgress, ControlSession};
 use crate::link::Link;
 use crate::logs::{Log, Logs};
-use crate::metrics::{Registry, Source};
+use crate::metrics::{Periodic, Registry};
 use crate::ring::Ring;
 use crate::sources::register_logs;
 
@@ -109,12 +109,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent whose first collection is due at once. It registers the sources `agent` and `logs`, and the log
-    /// sources `agent` and `control`.
+    /// An agent whose first collection is due at once. It reports the sources that the program declares, and those
+    /// called `agent` and `logs`; it has the log sources `agent` and `control`. The program's instruments record if
+    /// there is a collector.
     #[must_use]
     pub fn new(config: &Config, logs: &Logs) -> Self {
         let figures = Rc::new(Figures::default());
-        let mut registry = Registry::new();
+        let mut registry = Registry::of_program();
+        registry.set_reporting(config.monitor.is_some());
         register_logs(&mut registry, logs);
         registry.register(figures_source(Rc::clone(&figures)));
         Self {
@@ -312,8 +314,8 @@ impl Agent {
     }
 }
 
-fn figures_source(figures: Rc<Figures>) -> Source {
-    Source::new("agent", move |f| {
+fn figures_source(figures: Rc<Figures>) -> Periodic {
+    Periodic::new("agent", move |f| {
         f.count("queued_bytes", figures.queued_bytes.get())
             .count("dropped_points", figures.dropped_points.get())
             .count("reconnects", figures.reconnects.get())
@@ -341,7 +343,7 @@ mod tests {
     fn with_source(ring_bytes: usize, logs: &Logs) -> Agent {
         let mut agent = agent(ring_bytes, logs);
         let mut n = 0;
-        agent.registry_mut().register(Source::new("s", move |f| {
+        agent.registry_mut().register(Periodic::new("s", move |f| {
             n += 1;
             f.count("n", n);
         }));

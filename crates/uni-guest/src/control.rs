@@ -90,6 +90,7 @@ impl ControlSession {
         if self.input.is_empty() || core::mem::replace(&mut self.answered, true) {
             return ControlProgress::Close;
         }
+        registry.adopt();
         let done = parse_command(&self.input).and_then(|command| execute(&command, registry, logs, reply));
         if let Err(error) = done {
             reply.clear();
@@ -214,12 +215,12 @@ impl<'a> List<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
+    use crate::Periodic;
     use proptest::prelude::*;
 
     fn reply_to(segments: &[&[u8]]) -> (ControlProgress, String) {
         let (mut registry, logs) = (Registry::new(), Logs::default());
-        registry.register(Source::new("gc", |_| {}));
+        registry.register(Periodic::new("gc", |_| {}));
         let (mut session, mut reply) = (ControlSession::new(), String::new());
         for segment in segments {
             let progress = session.handle_input(segment, &mut registry, &logs, &mut reply);

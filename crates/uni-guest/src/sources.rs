@@ -5,9 +5,9 @@
 
 use alloc::rc::Rc;
 
-use crate::counter::Counter;
+use crate::counter::Tally;
 use crate::logs::Logs;
-use crate::metrics::{Registry, Source};
+use crate::metrics::{Periodic, Registry};
 
 /// Bytes of a word: the unit of MirageOS's heap figures on 64-bit machines.
 const WORD_BYTES: u64 = 8;
@@ -39,7 +39,7 @@ pub fn register_heap(
     let stats = Rc::new(stats);
     let of = Rc::clone(&stats);
     registry.register(
-        Source::new("memory", move |f| {
+        Periodic::new("memory", move |f| {
             let heap = of();
             f.count("memory heap words", heap.total_bytes / WORD_BYTES)
                 .count("memory live words", heap.live_bytes / WORD_BYTES)
@@ -52,7 +52,7 @@ pub fn register_heap(
     );
     let of = Rc::clone(&stats);
     registry.register(
-        Source::new("gc", move |f| {
+        Periodic::new("gc", move |f| {
             let heap = of();
             f.count("heap words", heap.total_bytes / WORD_BYTES)
                 .count("live words", heap.live_bytes / WORD_BYTES)
@@ -62,7 +62,7 @@ pub fn register_heap(
         .doc("heap in words of 8 bytes, under the names of a garbage collector"),
     );
     registry.register(
-        Source::new("heap", move |f| {
+        Periodic::new("heap", move |f| {
             let heap = stats();
             f.count("heap_bytes", heap.total_bytes)
                 .count("heap_live_bytes", heap.live_bytes)
@@ -77,7 +77,7 @@ pub fn register_heap(
 pub fn register_logs(registry: &mut Registry, logs: &Logs) {
     let logs = logs.clone();
     registry.register(
-        Source::new("logs", move |f| {
+        Periodic::new("logs", move |f| {
             let counts = logs.counts();
             f.count("errors", counts.errors)
                 .count("warnings", counts.warnings)
@@ -92,10 +92,10 @@ pub fn register_logs(registry: &mut Registry, logs: &Logs) {
 /// What went over one network link; fit to be a `static`.
 #[derive(Debug, Default)]
 pub struct LinkCounters {
-    received_bytes: Counter,
-    received_packets: Counter,
-    transmitted_bytes: Counter,
-    transmitted_packets: Counter,
+    received_bytes: Tally,
+    received_packets: Tally,
+    transmitted_bytes: Tally,
+    transmitted_packets: Tally,
 }
 
 impl LinkCounters {
@@ -103,10 +103,10 @@ impl LinkCounters {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            received_bytes: Counter::new(),
-            received_packets: Counter::new(),
-            transmitted_bytes: Counter::new(),
-            transmitted_packets: Counter::new(),
+            received_bytes: Tally::new(),
+            received_packets: Tally::new(),
+            transmitted_bytes: Tally::new(),
+            transmitted_packets: Tally::new(),
         }
     }
 
@@ -126,7 +126,7 @@ impl LinkCounters {
 /// Registers `net` for the link called `link` (`service` or `management`).
 pub fn register_link(registry: &mut Registry, link: &str, counters: &'static LinkCounters) {
     registry.register(
-        Source::new("net", |f| {
+        Periodic::new("net", |f| {
             f.count("received bytes", counters.received_bytes.get())
                 .count("received packets", counters.received_packets.get())
                 .count("transmitted bytes", counters.transmitted_bytes.get())
@@ -140,8 +140,8 @@ pub fn register_link(registry: &mut Registry, link: &str, counters: &'static Lin
 /// HTTP answers by status class; fit to be a `static`.
 #[derive(Debug, Default)]
 pub struct HttpResponses {
-    classes: [Counter; 5],
-    total: Counter,
+    classes: [Tally; 5],
+    total: Tally,
 }
 
 /// The classes' names, from 100 to 599.
@@ -151,7 +151,7 @@ impl HttpResponses {
     /// All at zero.
     #[must_use]
     pub const fn new() -> Self {
-        Self { classes: [const { Counter::new() }; 5], total: Counter::new() }
+        Self { classes: [const { Tally::new() }; 5], total: Tally::new() }
     }
 
     /// Counts an answer with `status`; one outside 100 to 599 counts in the total only.
@@ -167,7 +167,7 @@ impl HttpResponses {
 /// Registers `http_response`: answers by status class, and their `total`.
 pub fn register_http(registry: &mut Registry, responses: &'static HttpResponses) {
     registry.register(
-        Source::new("http_response", |f| {
+        Periodic::new("http_response", |f| {
             f.count("total", responses.total.get());
             for (name, counter) in HTTP_CLASSES.iter().zip(&responses.classes) {
                 f.count(name, counter.get());

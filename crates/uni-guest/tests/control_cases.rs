@@ -3,7 +3,7 @@
 //! Every case must be answered alike, except those listed here with Uni's own answers and the reason.
 
 use serde_json::Value as Json;
-use uni_guest::{ControlProgress, ControlSession, Logs, Registry, Source};
+use uni_guest::{ControlProgress, ControlSession, Logs, Periodic, Registry};
 
 const CASES: &str = include_str!("../../uni-wire/tests/data/control-cases.jsonl");
 
@@ -87,7 +87,7 @@ fn setup(which: &str) -> (Registry, Logs) {
     let nets = std::iter::repeat_n(("net-solo5", "ifname"), 1 + usize::from(second));
     let first = [("memory", ""), ("tcp", "")].into_iter().chain(nets);
     for (name, tag) in first.chain([("http_response", "http"), ("gc", ""), ("logs", "")]) {
-        let source = Source::new(name, |_| {});
+        let source = Periodic::new(name, |_| {});
         registry.register(if tag.is_empty() { source } else { source.tag(tag, "x") });
     }
     (registry, logs)
