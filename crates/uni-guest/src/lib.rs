@@ -4,8 +4,7 @@
 //! [`metrics`], [`sources`]), the reporters ([`report`], [`prometheus`]), log levels and counts ([`logs`]), the
 //! command line ([`args`]) and the agent that reports ([`agent`], [`control`], [`syslog`], [`sink`]). All of it is
 //! sans-IO: a driver (the runtime of a unikernel, or a thread) hands in time, bytes and random numbers, and carries
-//! bytes out. Never opens a socket, reads a clock or waits; with the feature `std`, only `gnuplot` writes files and
-//! only `process` reads them.
+//! bytes out. Never opens a socket, reads a clock or waits; with the feature `std`, only `gnuplot` writes files.
 //!
 //! One `Logs` and one `Agent` live on one thread of execution; instruments may be used from anywhere. Recording,
 //! logging and collecting do not panic; recording does not allocate or lock.
@@ -29,7 +28,6 @@ mod lines;
 mod link;
 pub mod logs;
 pub mod metrics;
-#[cfg(feature = "std")]
 pub mod process;
 pub mod prometheus;
 pub mod report;

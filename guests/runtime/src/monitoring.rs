@@ -5,7 +5,7 @@ use crate::heap;
 use crate::network::Network;
 use crate::reporter::Reporter;
 use uni_guest::sources::{HeapStats, register_heap, register_link};
-use uni_guest::{Agent, Arguments, Config, Log, Logs, Registry, Source, SyslogQueue};
+use uni_guest::{Agent, Arguments, Config, Log, Logs, Periodic, Registry, SyslogQueue};
 
 /// Size of the main stack, as laid out in `boot.s`.
 const STACK_BYTES: u64 = 131_072;
@@ -71,7 +71,7 @@ fn register_own_heap(registry: &mut Registry) {
 fn register_own_link(registry: &mut Registry, name: &'static str, link: &Network) {
     let counters = link.counters();
     register_link(registry, name, &counters.carried);
-    let drops = Source::new("net drops", |fields| {
+    let drops = Periodic::new("net drops", |fields| {
         fields.count("dropped packets", counters.dropped_frames.get());
     });
     registry.register(drops.doc("frames lost inside the guest").tag("link", name));

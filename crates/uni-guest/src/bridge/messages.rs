@@ -258,8 +258,8 @@ mod tests {
     }
 
     fn log_to(messages: &Messages, target: &str, level: log::Level, text: &str) {
-        let record = log::Record::builder().target(target).level(level).args(format_args!("{text}")).build();
-        log::Log::log(messages, &record);
+        let mut record = log::Record::builder();
+        log::Log::log(messages, &record.target(target).level(level).args(format_args!("{text}")).build());
     }
 
     #[test]
