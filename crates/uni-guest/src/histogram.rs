@@ -89,9 +89,7 @@ impl Histogram {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
-        for (place, count) in snapshot.counts.iter_mut().enumerate() {
-            *count = self.numbers.sum(place);
-        }
+        self.numbers.add_sums(&mut snapshot.counts);
         snapshot.sum = self.numbers.sum(SUM);
         snapshot
     }

@@ -5,7 +5,7 @@
 //!
 //! A field KEY of the source NAME becomes the family `NAME_KEY`; what a name may not contain becomes `_`. A counter ends in
 //! `_total`. Histograms have a bucket for every doubling up to the largest value (`le` is 0, 1, 3, 7, ...), and none
-//! that moves or vanishes. Timers add the counter `NAME_KEY_calls_total` with the label `status` (`ok`, `error`).
+//! that vanishes. Timers add the counter `NAME_KEY_calls_total` with the label `status` (`ok`, `error`).
 //! Booleans are 1 and 0; texts have no form here and are left out. Of two series that come out alike the first is
 //! kept, and the other counted.
 
@@ -132,9 +132,11 @@ impl Reporter for Prometheus {
         let mut labels = self.common.clone();
         let mut keys = Vec::from([String::from("vm")]);
         for (key, value) in point.tags() {
-            let key = sanitized(key, false);
-            // What Prometheus keeps for itself, and what readers refuse: a label twice, or without a value.
-            if !value.is_empty() && !["le", "status"].contains(&key.as_str()) && !keys.contains(&key) {
+            // Two underscores at the start are Prometheus's own.
+            let key = sanitized(key, false).replacen("__", "_", 1);
+            // So are some labels, and readers refuse a label twice, or one without a value.
+            let reserved = key.is_empty() || key.starts_with("__") || ["le", "status"].contains(&key.as_str());
+            if !value.is_empty() && !reserved && !keys.contains(&key) {
                 write_label(&mut labels, &key, value);
                 keys.push(key);
             }

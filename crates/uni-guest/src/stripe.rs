@@ -76,9 +76,26 @@ impl<const N: usize> Striped<N> {
 
     /// What all threads together added to number `place`.
     pub(crate) fn sum(&self, place: usize) -> u64 {
-        let cells = self.own.iter().chain([&self.shared]);
-        let numbers = cells.filter_map(|Apart(numbers)| numbers.get(place));
+        let numbers = self.cells().filter_map(|numbers| numbers.get(place));
         numbers.fold(0, |sum, number| sum.wrapping_add(number.load(Ordering::Relaxed)))
+    }
+
+    /// What all threads together added to each number, added to `sums`.
+    pub(crate) fn add_sums(&self, sums: &mut [u64]) {
+        for numbers in self.cells() {
+            for (sum, number) in sums.iter_mut().zip(numbers) {
+                *sum = sum.wrapping_add(number.load(Ordering::Relaxed));
+            }
+        }
+    }
+
+    /// The cells that a thread may ever have written to.
+    fn cells(&self) -> impl Iterator<Item = &[AtomicU64; N]> {
+        #[cfg(feature = "std")]
+        let used = place::used();
+        #[cfg(not(feature = "std"))]
+        let used = OWN_CELLS;
+        self.own.iter().take(used).chain([&self.shared]).map(|Apart(numbers)| numbers)
     }
 }
 
@@ -87,7 +104,7 @@ impl<const N: usize> Striped<N> {
 mod place {
     use super::OWN_CELLS;
     use core::cell::Cell;
-    use core::sync::atomic::{AtomicU32, Ordering};
+    use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
     const NONE_YET: usize = usize::MAX;
     /// No place is left, or the thread is ending.
@@ -95,6 +112,9 @@ mod place {
 
     /// A bit for each place that is taken.
     static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+    /// Places that were ever taken: the lowest go first.
+    static USED: AtomicUsize = AtomicUsize::new(0);
 
     std::thread_local! {
         static HELD: Cell<usize> = const { Cell::new(NONE_YET) };
@@ -136,7 +156,14 @@ mod place {
             let bit = 1 << place;
             TAKEN.load(Ordering::Relaxed) & bit == 0 && TAKEN.fetch_or(bit, Ordering::Acquire) & bit == 0
         };
-        (0..OWN_CELLS).find(free).unwrap_or(SHARED)
+        let place = (0..OWN_CELLS).find(free).unwrap_or(SHARED);
+        USED.fetch_max(OWN_CELLS.min(place + 1), Ordering::Relaxed);
+        place
+    }
+
+    /// How many places there are that hold anything.
+    pub(super) fn used() -> usize {
+        USED.load(Ordering::Relaxed)
     }
 }
 

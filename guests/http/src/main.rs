@@ -16,7 +16,7 @@ use http::request::{self, Method, Parsed};
 use http::response::Response;
 use pages::{Pages, Verdict};
 use uni_guest::sources::{HttpResponses, http_response};
-use uni_guest::{Log, Source, source};
+use uni_guest::{Log, source};
 
 const HTTP_PORT: u16 = 80;
 /// One socket waits for one connection: so many can arrive at once.
