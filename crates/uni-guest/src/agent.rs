@@ -32,6 +32,7 @@ use crate::link::Link;
 use crate::logs::{Log, Logs};
 use crate::metrics::{Periodic, Registry};
 use crate::ring::Ring;
+use crate::scrape::ScrapeSession;
 use crate::sources::register_logs;
 
 /// Room for lines that wait: about ten minutes of a small guest at the default interval.
@@ -272,6 +273,13 @@ impl Agent {
         self.ring.dropped_lines() + self.oversize_lines
     }
 
+    /// Bytes came in on a connection from Prometheus. See [`ScrapeSession::handle_input`]. A driver that listens for
+    /// them says so to the registry ([`Registry::set_reporting`]).
+    pub fn handle_scrape_input(&mut self, session: &mut ScrapeSession, input: &[u8]) -> Option<String> {
+        self.refresh_figures();
+        session.handle_input(input, &mut self.registry, &self.name)
+    }
+
     /// Bytes came in on a control connection. See [`ControlSession::handle_input`].
     pub fn handle_control_input(
         &mut self,
@@ -317,9 +325,9 @@ impl Agent {
 fn figures_source(figures: Rc<Figures>) -> Periodic {
     Periodic::new("agent", move |f| {
         f.count("queued_bytes", figures.queued_bytes.get())
-            .count("dropped_points", figures.dropped_points.get())
-            .count("reconnects", figures.reconnects.get())
-            .count("sent_bytes", figures.sent_bytes.get());
+            .total("dropped_points", figures.dropped_points.get())
+            .total("reconnects", figures.reconnects.get())
+            .total("sent_bytes", figures.sent_bytes.get());
     })
     .doc("how the reporting itself fares")
 }

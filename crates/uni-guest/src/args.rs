@@ -22,6 +22,9 @@ pub const DEFAULT_MONITOR_PORT: u16 = 8094;
 /// Port of the control listener.
 pub const DEFAULT_CONTROL_PORT: u16 = 2323;
 
+/// Port on the management link at which Prometheus finds `/metrics`.
+pub const DEFAULT_METRICS_PORT: u16 = 9464;
+
 /// Port of the syslog sink where `--syslog` names none.
 pub const DEFAULT_SYSLOG_PORT: u16 = 514;
 
@@ -69,6 +72,8 @@ pub struct Arguments {
     pub monitor: Option<SocketAddrV4>,
     /// `--monitor-adjust`: the port of the control listener; `None` turns it off.
     pub control_port: Option<u16>,
+    /// `--metrics-port`: where Prometheus asks, on the management link only; `None` turns it off.
+    pub metrics_port: Option<u16>,
     /// `--syslog`: the syslog sink.
     pub syslog: Option<SocketAddrV4>,
     /// `--interval`: seconds between two reports.
@@ -86,6 +91,7 @@ impl Default for Arguments {
             management_ipv4: None,
             monitor: None,
             control_port: Some(DEFAULT_CONTROL_PORT),
+            metrics_port: Some(DEFAULT_METRICS_PORT),
             syslog: None,
             interval_seconds: DEFAULT_INTERVAL_SECONDS,
             logs: Vec::new(),
@@ -125,10 +131,8 @@ impl Arguments {
             "ipv4-gateway" => self.ipv4_gateway = Some(value.parse().map_err(|_| "an IPv4 address")?),
             "management-ipv4" => self.management_ipv4 = Some(cidr(value)?),
             "monitor" => self.monitor = Some(endpoint(value, DEFAULT_MONITOR_PORT)?),
-            "monitor-adjust" => {
-                self.control_port =
-                    Some(value.parse().map_err(|_| "a port, or 0 for none")?).filter(|p| *p != 0);
-            }
+            "monitor-adjust" => self.control_port = port(value)?,
+            "metrics-port" => self.metrics_port = port(value)?,
             "syslog" => self.syslog = Some(endpoint(value, DEFAULT_SYSLOG_PORT)?),
             "interval" => self.interval_seconds = interval(value)?,
             _ => {
@@ -141,13 +145,14 @@ impl Arguments {
 }
 
 /// Options of every guest: name, what the value is called, help.
-const COMMON: [OptionSpec; 9] = [
+const COMMON: [OptionSpec; 10] = [
     option("name", "NAME", "name in metrics and logs"),
     option("ipv4", "CIDR", "address on the service link"),
     option("ipv4-gateway", "IP", "gateway of the service link"),
     option("management-ipv4", "CIDR", "address on the management link"),
     option("monitor", "IP[:PORT]", "collector of metrics; port 8094"),
     option("monitor-adjust", "PORT", "control port; 2323, 0 for none"),
+    option("metrics-port", "PORT", "Prometheus, on the management link; 9464, 0 for none"),
     option("syslog", "IP[:PORT]", "syslog sink, UDP; port 514"),
     option("interval", "SECONDS", "time between two reports; 10"),
     option("logs", "LEVELS", "log levels, as *:info,dns:debug; also -l"),
@@ -283,6 +288,10 @@ pub fn usage(program: &str, extra: &[OptionSpec]) -> String {
         text.push_str(&format!("  {option:<26} {}\n", spec.help));
     }
     text
+}
+
+fn port(text: &str) -> Result<Option<u16>, &'static str> {
+    Ok(Some(text.parse().map_err(|_| "a port, or 0 for none")?).filter(|port| *port != 0))
 }
 
 fn cidr(text: &str) -> Result<Cidr, &'static str> {

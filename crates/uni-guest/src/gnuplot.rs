@@ -72,12 +72,12 @@ impl Gnuplot {
         self.failure.as_ref()
     }
 
-    fn write(&mut self, name: &str, time: Timestamp, cells: Vec<(Column, String)>) -> io::Result<()> {
+    fn write(&mut self, name: &str, time: Timestamp, cells: &[(Column, String)]) -> io::Result<()> {
         if !self.tables.contains_key(name) {
             if self.tables.len() == MAX_TABLES {
                 return Err(io::Error::other(format!("{name}: there are {MAX_TABLES} tables already")));
             }
-            self.tables.insert(name.into(), new_table(&self.folder, name, &cells)?);
+            self.tables.insert(name.into(), new_table(&self.folder, name, cells)?);
         }
         let Some(table) = self.tables.get_mut(name) else { return Ok(()) };
         write!(table.file, "{}", time.nanos() as f64 / 1e9)?;
@@ -125,7 +125,8 @@ fn new_table(folder: &Path, name: &str, cells: &[(Column, String)]) -> io::Resul
 }
 
 fn script(title: &str, graph: Option<&Graph>, lines: &[String]) -> String {
-    let mut script = format!("set title {}\nset xdata time\nset timefmt '%s'\nset datafile missing '?'\n", quoted(title));
+    let mut script =
+        format!("set title {}\nset xdata time\nset timefmt '%s'\nset datafile missing '?'\n", quoted(title));
     if let Some(Graph { label, unit, .. }) = graph {
         script.push_str(&format!("set ylabel {}\n", quoted(&format!("{label} [{unit}]"))));
     }
@@ -177,7 +178,7 @@ impl Reporter for Gnuplot {
         if cells.is_empty() {
             return Ok(());
         }
-        self.write(&name, time, cells).map_err(|error| {
+        self.write(&name, time, &cells).map_err(|error| {
             self.failure.get_or_insert(error);
             Lost
         })

@@ -45,11 +45,10 @@ pub const fn bucket_bounds(bucket: usize) -> (u64, u64) {
 }
 
 /// The place, from 1, of a quantile among `count` sorted values: the nearest rank.
-fn rank(quantile: f64, count: u64) -> u64 {
-    let exact = quantile.clamp(0.0, 1.0) * count as f64;
-    let whole = exact as u64;
-    let rounded = if exact > whole as f64 { whole + 1 } else { whole };
-    rounded.clamp(1, count.max(1))
+fn rank(permille: u16, count: u64) -> u64 {
+    let rank = (u128::from(count) * u128::from(permille.min(1000))).div_ceil(1000);
+    // Not more than `count`.
+    u64::try_from(rank).unwrap_or(count).max(1)
 }
 
 /// Counts values by size, while its source is on: durations in nanoseconds, sizes in bytes. Any `u64` is in range; the
@@ -125,12 +124,11 @@ impl Snapshot {
         self.sum
     }
 
-    /// An upper bound of the share `quantile` (0 to 1) of all values, less than 12.5 % above the exact one; `None` if
-    /// there are no values. 1 asks for the largest.
+    /// An upper bound of the smallest `permille` thousandths of all values (500: the median), less than 12.5 % above the
+    /// exact one; `None` if there are no values. 1000, or more, asks for the largest.
     #[must_use]
-    pub fn quantile(&self, quantile: f64) -> Option<u64> {
-        let count = self.count();
-        let rank = rank(quantile, count);
+    pub fn quantile(&self, permille: u16) -> Option<u64> {
+        let rank = rank(permille, self.count());
         let mut seen = 0_u64;
         let reached = |of_bucket: &u64| {
             seen = seen.wrapping_add(*of_bucket);
@@ -204,18 +202,18 @@ mod tests {
 
     #[test]
     fn an_empty_histogram_has_no_quantile() {
-        assert_eq!(Snapshot::default().quantile(0.5), None);
+        assert_eq!(Snapshot::default().quantile(500), None);
         assert_eq!(Snapshot::default().doublings().count(), 0);
     }
 
     proptest! {
         #[test]
         fn a_quantile_is_at_most_an_eighth_too_large(
-            mut values in prop::collection::vec(value(), 1..200), quantile in 0.0..=1.0_f64,
+            mut values in prop::collection::vec(value(), 1..200), permille in 0..=1000_u16,
         ) {
-            let answer = filled(&values).quantile(quantile).expect("not empty");
+            let answer = filled(&values).quantile(permille).expect("not empty");
             values.sort_unstable();
-            let rank = ((quantile * values.len() as f64).ceil() as usize).max(1);
+            let rank = (usize::from(permille) * values.len()).div_ceil(1000).max(1);
             let exact = values[rank - 1];
             prop_assert!(answer >= exact);
             prop_assert!(u128::from(answer - exact) * 8 <= u128::from(exact), "{answer} for {exact}");

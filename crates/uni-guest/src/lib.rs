@@ -1,7 +1,7 @@
 //! What a program under observation links.
 //!
 //! Owns the instruments ([`Counter`], [`Gauge`], [`Histogram`], [`Timer`]), the sources they make up ([`source`](mod@source),
-//! [`metrics`], [`sources`]), the reporters ([`report`], [`prometheus`]), log levels and counts ([`logs`]), the
+//! [`metrics`], [`sources`]), the reporters ([`report`], [`prometheus`], [`scrape`]), log levels and counts ([`logs`]), the
 //! command line ([`args`]) and the agent that reports ([`agent`], [`control`], [`syslog`], [`sink`]). All of it is
 //! sans-IO: a driver (the runtime of a unikernel, or a thread) hands in time, bytes and random numbers, and carries
 //! bytes out. Never opens a socket, reads a clock or waits; with the feature `std`, only `gnuplot` writes files.
@@ -32,6 +32,7 @@ pub mod process;
 pub mod prometheus;
 pub mod report;
 mod ring;
+pub mod scrape;
 pub mod sink;
 pub mod source;
 pub mod sources;
@@ -49,6 +50,7 @@ pub use histogram::Histogram;
 pub use logs::{Log, Logs, Record};
 pub use metrics::{Fields, Periodic, Registry};
 pub use report::Reporter;
+pub use scrape::ScrapeSession;
 pub use sink::SinkWatch;
 pub use source::{Field, Graph, SOURCES, Source};
 pub use syslog::SyslogQueue;

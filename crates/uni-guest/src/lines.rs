@@ -45,7 +45,7 @@ impl<F: FnMut(&[u8])> Reporter for Lines<'_, F> {
                 key.clear();
                 key.push_str(reading.key);
                 key.push_str(suffix);
-                written = written.and(line.field(&key, value));
+                written = written.and_then(|()| line.field(&key, value));
             });
         });
         written?;

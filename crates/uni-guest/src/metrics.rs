@@ -452,7 +452,11 @@ mod tests {
         let mut round = 0;
         registry.register(Periodic::new("a", move |f| {
             round += 1;
-            if round == 2 { f.float("n", 0.5).count("m", 2) } else { f.count("n", 1) };
+            if round == 2 {
+                f.float("n", 0.5).count("m", 2)
+            } else {
+                f.count("n", 1)
+            };
         }));
         assert_eq!(lines(&mut registry), "a,vm=web n=1i 9\n");
         let mut out = String::new();
@@ -514,9 +518,8 @@ mod tests {
         }
         let all = last(&|said| matches!(said.0, MetricTarget::All)).is_none_or(|said| said.1 == Switch::On);
         let by_tag = tags.iter().any(|tag| {
-            let of_tag = |said: &Said| {
-                said.0 == MetricTarget::Tag(tag) || *said == (MetricTarget::All, Switch::Off)
-            };
+            let of_tag =
+                |said: &Said| said.0 == MetricTarget::Tag(tag) || *said == (MetricTarget::All, Switch::Off);
             matches!(last(&of_tag), Some((MetricTarget::Tag(_), Switch::On)))
         });
         if all || by_tag { Switch::On } else { Switch::Off }

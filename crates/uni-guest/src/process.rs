@@ -41,10 +41,13 @@ fn write_fields(files: &ProcessFiles, fields: &mut Fields<'_>) {
             fields.float(key, ticks as f64 / TICKS_PER_SECOND);
         }
     }
-    for (key, place) in [("minflt", 10), ("majflt", 12), ("threads", 20)] {
+    for (key, place) in [("minflt", 10), ("majflt", 12)] {
         if let Some(number) = stat_number(&files.stat, place) {
-            fields.count(key, number);
+            fields.total(key, number);
         }
+    }
+    if let Some(threads) = stat_number(&files.stat, 20) {
+        fields.count("threads", threads);
     }
     for (key, name) in [
         ("maxrss", "VmHWM"),

@@ -3,7 +3,7 @@
 //! Owns the spelling of names and the order of lines. Never listens: a driver serves what [`Prometheus::render`]
 //! wrote, as [`CONTENT_TYPE`].
 //!
-//! A field KEY of the source NAME becomes the family `NAME_KEY`; what a name may not contain becomes `_`. A counter ends in
+//! A field KEY of the source NAME becomes the family `NAME_KEY` (or `KEY`, if that starts with `NAME_`); what a name may not contain becomes `_`. A counter ends in
 //! `_total`. Histograms have a bucket for every doubling up to the largest value (`le` is 0, 1, 3, 7, ...), and none
 //! that vanishes. Timers add the counter `NAME_KEY_calls_total` with the label `status` (`ok`, `error`).
 //! Booleans are 1 and 0; texts have no form here and are left out. Of two series that come out alike the first is
@@ -135,7 +135,8 @@ impl Reporter for Prometheus {
             // Two underscores at the start are Prometheus's own.
             let key = sanitized(key, false).replacen("__", "_", 1);
             // So are some labels, and readers refuse a label twice, or one without a value.
-            let reserved = key.is_empty() || key.starts_with("__") || ["le", "status"].contains(&key.as_str());
+            let reserved =
+                key.is_empty() || key.starts_with("__") || ["le", "status"].contains(&key.as_str());
             if !value.is_empty() && !reserved && !keys.contains(&key) {
                 write_label(&mut labels, &key, value);
                 keys.push(key);
@@ -162,7 +163,9 @@ fn joined(first: &str, second: &str) -> String {
 }
 
 fn family_name(source: &str, key: &str, kind: Kind) -> String {
-    let mut name = sanitized(&joined(source, key), true);
+    let (source, key) = (sanitized(source, true), sanitized(key, true));
+    let says_it_already = key.strip_prefix(&source).is_some_and(|rest| rest.starts_with('_'));
+    let mut name = if says_it_already { key } else { sanitized(&joined(&source, &key), true) };
     if kind == Kind::Counter && !name.ends_with("_total") {
         name.push_str("_total");
     }

@@ -102,8 +102,8 @@ pub enum Sample<'a> {
     },
 }
 
-/// The quantiles that a distribution is shown by.
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
+/// The quantiles that a distribution is shown by, in thousandths.
+const QUANTILES: [(&str, u16); 4] = [("p50", 500), ("p90", 900), ("p99", 990), ("max", 1000)];
 
 impl Sample<'_> {
     /// The sample as plain values, each with what is appended to the field's name; nothing for a plain value. For a
@@ -130,8 +130,8 @@ impl Sample<'_> {
         each("_count", integer(snapshot.count()));
         each("_sum", integer(snapshot.sum()));
         let recent = rounds.recent(id, snapshot);
-        for (name, quantile) in QUANTILES {
-            if let Some(value) = recent.quantile(quantile) {
+        for (name, permille) in QUANTILES {
+            if let Some(value) = recent.quantile(permille) {
                 each(&suffix(name), integer(value));
             }
         }
@@ -166,12 +166,15 @@ impl Rounds {
     }
 }
 
+/// Calls what it is given with every field.
+pub(crate) type EvaluateFn<'a> = dyn FnMut(&mut dyn FnMut(&Reading<'_>)) + 'a;
+
 /// One source as it is now. Its fields are evaluated when they are asked for.
 pub struct Point<'a> {
     pub(crate) name: &'a str,
     pub(crate) doc: &'a str,
     pub(crate) tags: Tags<'a>,
-    pub(crate) evaluate: &'a mut dyn FnMut(&mut dyn FnMut(&Reading<'_>)),
+    pub(crate) evaluate: &'a mut EvaluateFn<'a>,
 }
 
 impl<'a> Point<'a> {

@@ -81,11 +81,11 @@ pub fn register_logs(registry: &mut Registry, logs: &Logs) {
     registry.register(
         Periodic::new("logs", move |f| {
             let counts = logs.counts();
-            f.count("errors", counts.errors)
-                .count("warnings", counts.warnings)
-                .count("app", counts.app)
-                .count("info", counts.info)
-                .count("debug", counts.debug);
+            f.total("errors", counts.errors)
+                .total("warnings", counts.warnings)
+                .total("app", counts.app)
+                .total("info", counts.info)
+                .total("debug", counts.debug);
         })
         .doc("log messages by level"),
     );
@@ -129,10 +129,10 @@ impl LinkCounters {
 pub fn register_link(registry: &mut Registry, link: &str, counters: &'static LinkCounters) {
     registry.register(
         Periodic::new("net", |f| {
-            f.count("received bytes", counters.received_bytes.get())
-                .count("received packets", counters.received_packets.get())
-                .count("transmitted bytes", counters.transmitted_bytes.get())
-                .count("transmitted packets", counters.transmitted_packets.get());
+            f.total("received bytes", counters.received_bytes.get())
+                .total("received packets", counters.received_packets.get())
+                .total("transmitted bytes", counters.transmitted_bytes.get())
+                .total("transmitted packets", counters.transmitted_packets.get());
         })
         .doc("frames of a network link")
         .tag("link", link),

@@ -88,12 +88,7 @@ impl Timer {
 
     /// Apart, so that a caller pays for the test alone while it is off.
     #[inline(never)]
-    fn timed<T>(
-        &self,
-        now_ns: impl Fn() -> u64,
-        work: impl FnOnce() -> T,
-        is_ok: impl Fn(&T) -> bool,
-    ) -> T {
+    fn timed<T>(&self, now_ns: impl Fn() -> u64, work: impl FnOnce() -> T, is_ok: impl Fn(&T) -> bool) -> T {
         let started_ns = now_ns();
         let mut call = Call { timer: self, now_ns, started_ns, ok: false };
         let result = work();

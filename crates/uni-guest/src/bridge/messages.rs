@@ -239,7 +239,6 @@ impl Visit for EventText<'_> {
 mod tests {
     use super::*;
     use alloc::rc::Rc;
-    use alloc::string::ToString;
     use core::cell::RefCell;
     use std::format;
     use std::thread;
@@ -249,7 +248,7 @@ mod tests {
     fn heard(logs: &Logs) -> Rc<RefCell<Vec<String>>> {
         let heard = Rc::new(RefCell::new(Vec::new()));
         let ears = Rc::clone(&heard);
-        logs.add_sink(move |r| ears.borrow_mut().push(format!("{} {}", r.source, r.message.to_string())));
+        logs.add_sink(move |r| ears.borrow_mut().push(format!("{} {}", r.source, r.message)));
         heard
     }
 

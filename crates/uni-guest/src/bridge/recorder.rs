@@ -235,6 +235,7 @@ struct HistogramHandle {
 }
 
 impl HistogramFn for HistogramHandle {
+    #[expect(clippy::cast_sign_loss, reason = "what is below 0 counts as 0")]
     fn record(&self, value: f64) {
         if !value.is_nan() {
             // Beyond the range it is the largest value, and 0 below it.
