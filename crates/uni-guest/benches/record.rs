@@ -3,8 +3,8 @@
 //! `cargo bench -p uni-guest --bench record`.
 //!
 //! Every case runs in turn, many rounds; the median of a case is shown, in nanoseconds for a record, and its ratio to
-//! Uni's. Two threads: wall time of a round in which each records as often, by record and thread. 1.0 times one thread's
-//! is perfect, given two free processors.
+//! Uni's. Two threads: wall time of a round in which each records as often, by record and thread. 1.0 times one
+//! thread's is perfect, given two free processors.
 #![allow(missing_docs, reason = "a program")]
 
 use std::hint::black_box;

@@ -9,8 +9,8 @@ use crate::stripe::{Apart, Striped};
 
 /// Counts events or amounts since boot, while its source is on (MirageOS: a field of a `counter` source).
 ///
-/// Off it costs one relaxed load and a branch. Range: 0 to 2^64 - 1, then it wraps; a reporter shows at most 2^63 - 1.
-/// Relaxed: a reader may see two counters at slightly different moments.
+/// Off it costs one relaxed load and a branch. Range: 0 to 2^64 - 1, then it wraps; a reporter shows at most
+/// 2^63 - 1. Relaxed: a reader may see two counters at slightly different moments.
 ///
 /// ```
 /// use uni_guest::{Counter, Field, Registry, Source, source};

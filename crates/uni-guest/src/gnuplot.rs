@@ -1,8 +1,8 @@
 //! A reporter that writes files to be drawn (MirageOS: `metrics-unix`'s gnuplot reporter).
 //!
-//! Owns a folder: for every source and set of tags a table `NAME.data`, one line a round (seconds since 1970, then the
-//! numbers, tab separated, `?` for one that is missing), and at the end a script for each graph and one for each source's
-//! other fields. The columns are those of the first round. Texts are left out. Never deletes.
+//! Owns a folder: for every source and set of tags a table `NAME.data`, one line a round (seconds since 1970, then
+//! the numbers, tab separated, `?` for one that is missing), and at the end a script for each graph and one for each
+//! source's other fields. The columns are those of the first round. Texts are left out. Never deletes.
 
 use alloc::collections::BTreeMap;
 use alloc::format;

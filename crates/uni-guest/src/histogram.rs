@@ -1,9 +1,9 @@
 //! How values are distributed, in bounded memory.
 //!
-//! Owns the buckets: values 0 to 7 exactly, then 8 of equal width in each doubling, up to 2^64 - 1 (496 in all). A bucket is at
-//! most an eighth as wide as its lower bound, so a quantile taken for its bucket's upper end is too large by less than
-//! 12.5 %, and never too small. Two histograms merge by adding their buckets: the result is the histogram of the
-//! union. Recording never allocates, locks or panics.
+//! Owns the buckets: values 0 to 7 exactly, then 8 of equal width in each doubling, up to 2^64 - 1 (496 in all). A
+//! bucket is at most an eighth as wide as its lower bound, so a quantile taken for its bucket's upper end is too
+//! large by less than 12.5 %, and never too small. Two histograms merge by adding their buckets: the result is the
+//! histogram of the union. Recording never allocates, locks or panics.
 
 use alloc::boxed::Box;
 use alloc::vec;
@@ -51,8 +51,8 @@ fn rank(permille: u16, count: u64) -> u64 {
     u64::try_from(rank).unwrap_or(count).max(1)
 }
 
-/// Counts values by size, while its source is on: durations in nanoseconds, sizes in bytes. Any `u64` is in range; the
-/// sum wraps at 2^64. 4 KiB, and as much again for each of eight threads with the feature `std`.
+/// Counts values by size, while its source is on: durations in nanoseconds, sizes in bytes. Any `u64` is in range;
+/// the sum wraps at 2^64. 4 KiB, and as much again for each of eight threads with the feature `std`.
 ///
 /// Follows no source of MirageOS, which has none; the buckets are those of HDR histograms.
 #[derive(Debug)]
@@ -124,8 +124,8 @@ impl Snapshot {
         self.sum
     }
 
-    /// An upper bound of the smallest `permille` thousandths of all values (500: the median), less than 12.5 % above the
-    /// exact one; `None` if there are no values. 1000, or more, asks for the largest.
+    /// An upper bound of the smallest `permille` thousandths of all values (500: the median), less than 12.5 % above
+    /// the exact one; `None` if there are no values. 1000, or more, asks for the largest.
     #[must_use]
     pub fn quantile(&self, permille: u16) -> Option<u64> {
         let rank = rank(permille, self.count());

@@ -1,10 +1,11 @@
 //! What a program under observation links.
 //!
-//! Owns the instruments ([`Counter`], [`Gauge`], [`Histogram`], [`Timer`]), the sources they make up ([`source`](mod@source),
-//! [`metrics`], [`sources`]), the reporters ([`report`], [`prometheus`], [`scrape`]), log levels and counts ([`logs`]), the
-//! command line ([`args`]) and the agent that reports ([`agent`], [`control`], [`syslog`], [`sink`]). All of it is
-//! sans-IO: a driver (the runtime of a unikernel, or a thread) hands in time, bytes and random numbers, and carries
-//! bytes out. Never opens a socket, reads a clock or waits; with the feature `std`, only `gnuplot` writes files.
+//! Owns the instruments ([`Counter`], [`Gauge`], [`Histogram`], [`Timer`]), the sources they make up
+//! ([`source`](mod@source), [`metrics`], [`sources`]), the reporters ([`report`], [`prometheus`], [`scrape`]), log
+//! levels and counts ([`logs`]), the command line ([`args`]) and the agent that reports ([`agent`], [`control`],
+//! [`syslog`], [`sink`]). All of it is sans-IO: a driver (the runtime of a unikernel, or a thread) hands in time,
+//! bytes and random numbers, and carries bytes out. Never opens a socket, reads a clock or waits; with the feature
+//! `std`, only `gnuplot` writes files.
 //!
 //! One `Logs` and one `Agent` live on one thread of execution; instruments may be used from anywhere. Recording,
 //! logging and collecting do not panic; recording does not allocate or lock.

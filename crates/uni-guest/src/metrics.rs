@@ -12,7 +12,7 @@ use uni_wire::{FieldType, Timestamp, Value};
 
 use crate::lines::{LineState, Lines};
 use crate::report::{Kind, Point, Reading, Reporter, Sample, Tags};
-use crate::source::{SOURCES, Source, count};
+use crate::source::{Field, SOURCES, Source, count};
 use crate::switches::Switches;
 
 pub use crate::lines::MAX_LINE_BYTES;
@@ -23,8 +23,8 @@ pub const MAX_FIELDS: usize = 256;
 
 type CollectFn = Box<dyn FnMut(&mut Fields<'_>)>;
 
-/// A source made at run time, of figures that somebody else keeps (MirageOS: `periodically`). Where names and tags are
-/// known when the program is written, declare a [`Source`] instead.
+/// A source made at run time, of figures that somebody else keeps (MirageOS: `periodically`). Where names and tags
+/// are known when the program is written, declare a [`Source`] instead.
 ///
 /// ```
 /// use uni_guest::{Periodic, Registry};
@@ -190,6 +190,21 @@ impl Entry {
     }
 }
 
+/// A source in a listing.
+#[derive(Clone, Debug)]
+pub struct Listed<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it measures.
+    pub doc: &'a str,
+    /// Its tags.
+    pub tags: Tags<'a>,
+    /// Its fields, if it was declared; those of a [`Periodic`] source are known only when it is evaluated.
+    pub fields: &'static [Field],
+    /// Whether it is on.
+    pub state: Switch,
+}
+
 type DiscoverFn = Box<dyn FnMut() -> Option<&'static Source>>;
 
 /// All sources, and which are on. At first all are, but their instruments record only while a reporter is there.
@@ -288,6 +303,20 @@ impl Registry {
         self.sources.iter().rev().map(|entry| (entry.name(), self.switches.state(entry.name(), entry.tags())))
     }
 
+    /// Every source with what it says about itself, the newest first.
+    pub fn list(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.sources.iter().rev().map(|entry| Listed {
+            name: entry.name(),
+            doc: entry.doc(),
+            tags: entry.tags(),
+            fields: match entry {
+                Entry::Declared(source) => source.field_list(),
+                Entry::Made(_) => &[],
+            },
+            state: self.switches.state(entry.name(), entry.tags()),
+        })
+    }
+
     /// What the source `name` measures.
     #[must_use]
     pub fn doc(&self, name: &str) -> Option<&str> {
@@ -297,7 +326,8 @@ impl Registry {
     /// Executes an `M` command: first `*`, then tags, then sources; among equals the last counts.
     ///
     /// # Errors
-    /// A source that does not exist, or more tags than [`MAX_TAGS_ON`]; then nothing has changed. Tags need not exist.
+    /// A source that does not exist, or more tags than [`MAX_TAGS_ON`]; then nothing has changed. Tags need not
+    /// exist.
     pub fn apply<'a>(&mut self, items: &MetricItems<'a>) -> Result<(), ControlError<'a>> {
         for (target, switch) in items.clone() {
             match target {
@@ -341,7 +371,8 @@ impl Registry {
         }
     }
 
-    /// One round: hands a point of every source that is on to `reporter`. Returns how many points and fields were lost.
+    /// One round: hands a point of every source that is on to `reporter`. Returns how many points and fields were
+    /// lost.
     pub fn report(&mut self, reporter: &mut dyn Reporter) -> u64 {
         self.adopt();
         report_each(&mut self.sources, &self.switches, reporter)
@@ -392,6 +423,7 @@ const fn rank(target: MetricTarget<'_>) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counter::Counter;
     use alloc::string::String;
     use proptest::prelude::*;
 
@@ -463,6 +495,25 @@ mod tests {
         let lost =
             registry.collect("web", Timestamp(9), |l| out.push_str(core::str::from_utf8(l).expect("text")));
         assert_eq!((lost, out.as_str()), (1, "a,vm=web m=2i 9\n"));
+    }
+
+    #[test]
+    fn a_listing_shows_what_sources_say_about_themselves() {
+        static PEOPLE: Counter = Counter::new();
+        static FERRY: Source = Source::new("ferry")
+            .doc("who crosses")
+            .tags(&[("to", "islay")])
+            .fields(&[Field::counter("people", &PEOPLE).unit("persons").doc("on board")]);
+        let mut registry = Registry::new();
+        registry.sources.push(Entry::Declared(&FERRY));
+        registry.register(Periodic::new("a", |_| panic!("a listing evaluates nothing")));
+        registry.set(MetricTarget::Source("a"), Switch::Off);
+        let listed: Vec<_> = registry.list().collect();
+        assert_eq!((listed[0].name, listed[0].state, listed[0].fields.len()), ("a", Switch::Off, 0));
+        assert_eq!((listed[1].doc, listed[1].state), ("who crosses", Switch::On));
+        assert_eq!(listed[1].tags.clone().collect::<Vec<_>>(), [("to", "islay")]);
+        let field = &listed[1].fields[0];
+        assert_eq!((field.key(), field.unit_name(), field.description()), ("people", "persons", "on board"));
     }
 
     #[test]

@@ -61,7 +61,8 @@ fn write_fields(files: &ProcessFiles, fields: &mut Fields<'_>) {
     }
 }
 
-/// A number of `stat`, by its place from 1 as `proc(5)` counts. The name, at place 2, may hold spaces and parentheses.
+/// A number of `stat`, by its place from 1 as `proc(5)` counts. The name, at place 2, may hold spaces and
+/// parentheses.
 fn stat_number(stat: &str, place: usize) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     after_name.split_ascii_whitespace().nth(place.checked_sub(3)?)?.parse().ok()

@@ -3,11 +3,11 @@
 //! Owns the spelling of names and the order of lines. Never listens: a driver serves what [`Prometheus::render`]
 //! wrote, as [`CONTENT_TYPE`].
 //!
-//! A field KEY of the source NAME becomes the family `NAME_KEY` (or `KEY`, if that starts with `NAME_`); what a name may not contain becomes `_`. A counter ends in
-//! `_total`. Histograms have a bucket for every doubling up to the largest value (`le` is 0, 1, 3, 7, ...), and none
-//! that vanishes. Timers add the counter `NAME_KEY_calls_total` with the label `status` (`ok`, `error`).
-//! Booleans are 1 and 0; texts have no form here and are left out. Of two series that come out alike the first is
-//! kept, and the other counted.
+//! A field KEY of the source NAME becomes the family `NAME_KEY` (or `KEY`, if that starts with `NAME_`); what a name
+//! may not contain becomes `_`. A counter ends in `_total`. Histograms have a bucket for every doubling up to the
+//! largest value (`le` is 0, 1, 3, 7, ...), and none that vanishes. Timers add the counter `NAME_KEY_calls_total`
+//! with the label `status` (`ok`, `error`). Booleans are 1 and 0; texts have no form here and are left out. Of two
+//! series that come out alike the first is kept, and the other counted.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;

@@ -3,9 +3,9 @@
 //! Owns what a source says about itself and the switch its instruments look at. Never decides whether a source is on
 //! (see [`Registry`](crate::Registry)) and never reports.
 //!
-//! A source is a `static`, and [`source!`](crate::source) puts its address into a section of the program's image: so it is listed
-//! before its first use, from whatever crate, and there is nothing to register. `docs/adr/0006-static-sources.md` says
-//! why.
+//! A source is a `static`, and [`source!`](macro@crate::source) puts its address into a section of the program's
+//! image: so it is listed before its first use, from whatever crate, and there is nothing to register.
+//! `docs/adr/0006-static-sources.md` says why.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -17,7 +17,7 @@ use crate::histogram::Histogram;
 use crate::report::{Kind, Reading, Sample};
 use crate::timer::Timer;
 
-/// Every source that was declared with [`source!`](crate::source) in the program and the crates linked into it.
+/// Every source that was declared with [`source!`](macro@crate::source) in the program and the crates linked into it.
 #[linkme::distributed_slice]
 pub static SOURCES: [&'static Source];
 
@@ -269,6 +269,18 @@ impl Field {
     #[must_use]
     pub const fn key(&self) -> &'static str {
         self.key
+    }
+
+    /// Its unit; empty if none was given.
+    #[must_use]
+    pub const fn unit_name(&self) -> &'static str {
+        self.unit
+    }
+
+    /// What it means; empty if nothing was said.
+    #[must_use]
+    pub const fn description(&self) -> &'static str {
+        self.doc
     }
 
     fn read(&self, each: &mut dyn FnMut(&Reading<'_>)) {

@@ -6,8 +6,8 @@ use crate::counter::Counter;
 use crate::histogram::{Histogram, Snapshot};
 use crate::source::Gate;
 
-/// Durations of calls in nanoseconds, and how many ended well or with an error (MirageOS: `run` and `rrun`, with their
-/// fields `duration` and `status`).
+/// Durations of calls in nanoseconds, and how many ended well or with an error (MirageOS: `run` and `rrun`, with
+/// their fields `duration` and `status`).
 ///
 /// ```
 /// use uni_guest::{Field, Registry, Source, Timer, source};

@@ -13,7 +13,8 @@ source! {
     static SOURCE: Source = sources::tcp(&TCP.fields());
 }
 
-/// What was seen at the last look. Sockets are never removed from a guest's links, so this is as long as they are many.
+/// What was seen at the last look. Sockets are never removed from a guest's links, so this is as long as they are
+/// many.
 #[derive(Debug, Default)]
 pub(crate) struct Connections(Vec<(SocketHandle, TcpState)>);
 

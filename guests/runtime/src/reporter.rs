@@ -1,5 +1,5 @@
-//! Carries the bytes of the monitoring: the agent's connection to the collector, the control port, Prometheus's, and syslog.
-//! What is said is `uni-guest`'s business; this file only moves it over one link.
+//! Carries the bytes of the monitoring: the agent's connection to the collector, the control port, Prometheus's, and
+//! syslog. What is said is `uni-guest`'s business; this file only moves it over one link.
 
 use crate::clock;
 use crate::exchange::{Buffers, Exchange, Input, Progress};

@@ -1,7 +1,7 @@
 //! A logger for the crate `log` and a layer for `tracing`, whose messages end in [`Logs`].
 //!
-//! Owns the queue between the threads that log and the one that has the [`Logs`], and the level of each target, which both
-//! sides see. Never writes a message itself; [`Pump::run`] gives it to the log sources.
+//! Owns the queue between the threads that log and the one that has the [`Logs`], and the level of each target, which
+//! both sides see. Never writes a message itself; [`Pump::run`] gives it to the log sources.
 //!
 //! A target becomes a log source of that name, `::` written as `.`, so that it can be named in an `L` command. The
 //! first message of a target is judged by the default level. `trace` counts as `debug`.
@@ -153,8 +153,8 @@ pub struct Pump {
 }
 
 impl Pump {
-    /// Makes sources of new targets, and gives what waits to the sinks; at most as many messages as the queue holds, so that
-    /// a sink that logs does not keep it busy for ever. Returns how many.
+    /// Makes sources of new targets, and gives what waits to the sinks; at most as many messages as the queue holds,
+    /// so that a sink that logs does not keep it busy for ever. Returns how many.
     pub fn run(&mut self) -> usize {
         self.adopt();
         for (level, hidden) in LogLevel::ALL.into_iter().zip(&self.shared.hidden) {

@@ -1,11 +1,11 @@
 //! A recorder for the crate `metrics`.
 //!
-//! Owns a source for every name and set of labels, made at first use and kept for ever (so it is never freed). Counting
-//! then is that of [`Counter`], [`FloatGauge`] and [`Histogram`], their switches included. Never reports.
+//! Owns a source for every name and set of labels, made at first use and kept for ever (so it is never freed).
+//! Counting then is that of [`Counter`], [`FloatGauge`] and [`Histogram`], their switches included. Never reports.
 //!
-//! A metric is a source of its name, tagged by its labels, with one field: `total` (counter), `value` (gauge, histogram).
-//! Histograms here hold whole numbers: those described in a unit of time, and those whose name ends in `_seconds`, are
-//! kept in nanoseconds, all others rounded; negative values count as 0.
+//! A metric is a source of its name, tagged by its labels, with one field: `total` (counter), `value` (gauge,
+//! histogram). Histograms here hold whole numbers: those described in a unit of time, and those whose name ends in
+//! `_seconds`, are kept in nanoseconds, all others rounded; negative values count as 0.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
