@@ -163,9 +163,12 @@ fn joined(first: &str, second: &str) -> String {
 }
 
 fn family_name(source: &str, key: &str, kind: Kind) -> String {
-    let (source, key) = (sanitized(source, true), sanitized(key, true));
-    let says_it_already = key.strip_prefix(&source).is_some_and(|rest| rest.starts_with('_'));
-    let mut name = if says_it_already { key } else { sanitized(&joined(&source, &key), true) };
+    let source = sanitized(source, true);
+    let mut name = sanitized(&joined(&source, key), true);
+    let key = name.get(source.len() + 1..).unwrap_or_default();
+    if key.strip_prefix(&source).is_some_and(|rest| rest.starts_with('_')) {
+        name = String::from(key);
+    }
     if kind == Kind::Counter && !name.ends_with("_total") {
         name.push_str("_total");
     }

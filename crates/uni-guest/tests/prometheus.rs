@@ -135,6 +135,16 @@ fn counting(name: &str) -> Periodic {
 }
 
 #[test]
+fn a_key_that_says_the_sources_name_does_not_say_it_twice() {
+    let mut registry = Registry::new();
+    registry.register(Periodic::new("he ap", |fields| {
+        fields.total("he ap bytes", 1).total("2xx", 2).total("he apart", 3).total("total", 4);
+    }));
+    let names: Vec<String> = read(&render(&mut registry, "v").0).into_keys().collect();
+    assert_eq!(names, ["he_ap_2xx_total", "he_ap_bytes_total", "he_ap_he_apart_total", "he_ap_total"]);
+}
+
+#[test]
 fn every_instrument_has_its_form() {
     let mut registry = Registry::of_program();
     registry.set_reporting(true);
