@@ -121,7 +121,7 @@ fn main() {
             client_counter.inc();
         }),
         Case::new("counter", "metrics, handle kept", |_| their_counter.increment(1)),
-        Case::new("counter", "metrics, by macro", |_| {
+        Case::new("counter", "metrics, macro, local recorder", |_| {
             metrics::with_local_recorder(&exporter, || metrics::counter!("counter").increment(1));
         }),
         Case::new("histogram", "uni", |n| HISTOGRAM.record(n)),
