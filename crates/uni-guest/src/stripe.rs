@@ -3,7 +3,8 @@
 //! Owns who may write where. With the feature `std` a number has [`OWN_CELLS`] cells for threads and one for the
 //! rest, each on a cache line of its own. A thread claims a place at its first record and gives it back when it ends;
 //! while it holds the place it alone writes there, so that a plain load and store suffice. Threads beyond share the
-//! last cell, and pay for an atomic addition. Without `std` there is one cell. Never allocates, locks or panics.
+//! last cell, and pay for an atomic addition. Without `std` there is one cell. Never allocates, locks or panics; but at
+//! a thread's first record the C library notes, once, that the place is to be given back (glibc: 32 bytes of its own).
 //!
 //! A signal handler that counts on the thread it interrupts may lose one count; an interrupt handler of a guest does
 //! not, for there the addition is atomic.
