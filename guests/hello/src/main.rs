@@ -9,12 +9,8 @@ use uni_guest::{Counter, Field, Source, source};
 entry!(env!("CARGO_PKG_NAME"), Guest::new);
 
 static TURNS: Counter = Counter::new();
-
 source! {
-    /// The program itself.
-    static HELLO: Source = Source::new("hello")
-        .doc("how often the program was woken")
-        .fields(&[Field::counter("turns", &TURNS).unit("turns")]);
+    static HELLO: Source = Source::new("hello").doc("its turns").fields(&[Field::counter("turns", &TURNS)]);
 }
 
 /// Nothing to do but to say hello.
