@@ -30,8 +30,9 @@ use crate::args::Arguments;
 use crate::control::{Control, ControlProgress, ControlSession, Controlled, Token};
 use crate::link::Link;
 use crate::logs::{Log, Logs};
-use crate::metrics::{Registry, Source};
+use crate::metrics::{Periodic, Registry};
 use crate::ring::Ring;
+use crate::scrape::ScrapeSession;
 use crate::sources::register_logs;
 
 /// Room for lines that wait: about ten minutes of a small guest at the default interval.
@@ -110,12 +111,14 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent whose first collection is due at once. It registers the sources `agent` and `logs`, and the log
-    /// sources `agent` and `control`.
+    /// An agent whose first collection is due at once. It reports the sources that the program declares, and those
+    /// called `agent` and `logs`; it has the log sources `agent` and `control`. The program's instruments record if
+    /// there is a collector.
     #[must_use]
     pub fn new(config: &Config, logs: &Logs) -> Self {
         let figures = Rc::new(Figures::default());
-        let mut registry = Registry::new();
+        let mut registry = Registry::of_program();
+        registry.set_reporting(config.monitor.is_some());
         register_logs(&mut registry, logs);
         registry.register(figures_source(Rc::clone(&figures)));
         Self {
@@ -281,6 +284,13 @@ impl Agent {
         self.control = Control::new(token);
     }
 
+    /// Bytes came in on a connection from Prometheus. See [`ScrapeSession::handle_input`]. A driver that listens for
+    /// them says so to the registry ([`Registry::set_reporting`]).
+    pub fn handle_scrape_input(&mut self, session: &mut ScrapeSession, input: &[u8]) -> Option<String> {
+        self.refresh_figures();
+        session.handle_input(input, &mut self.registry, &self.name)
+    }
+
     /// Bytes came in on a control connection. See [`ControlSession::handle_input`].
     pub fn handle_control_input(
         &mut self,
@@ -313,12 +323,12 @@ impl Agent {
     }
 }
 
-fn figures_source(figures: Rc<Figures>) -> Source {
-    Source::new("agent", move |f| {
+fn figures_source(figures: Rc<Figures>) -> Periodic {
+    Periodic::new("agent", move |f| {
         f.count("queued_bytes", figures.queued_bytes.get())
-            .count("dropped_points", figures.dropped_points.get())
-            .count("reconnects", figures.reconnects.get())
-            .count("sent_bytes", figures.sent_bytes.get());
+            .total("dropped_points", figures.dropped_points.get())
+            .total("reconnects", figures.reconnects.get())
+            .total("sent_bytes", figures.sent_bytes.get());
     })
     .doc("how the reporting itself fares")
 }
@@ -342,7 +352,7 @@ mod tests {
     fn with_source(ring_bytes: usize, logs: &Logs) -> Agent {
         let mut agent = agent(ring_bytes, logs);
         let mut n = 0;
-        agent.registry_mut().register(Source::new("s", move |f| {
+        agent.registry_mut().register(Periodic::new("s", move |f| {
             n += 1;
             f.count("n", n);
         }));

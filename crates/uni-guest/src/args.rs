@@ -24,6 +24,9 @@ pub const DEFAULT_MONITOR_PORT: u16 = 8094;
 /// Port of the control listener.
 pub const DEFAULT_CONTROL_PORT: u16 = 2323;
 
+/// Port on the management link at which Prometheus finds `/metrics`.
+pub const DEFAULT_METRICS_PORT: u16 = 9464;
+
 /// Port of the syslog sink where `--syslog` names none.
 pub const DEFAULT_SYSLOG_PORT: u16 = 514;
 
@@ -73,6 +76,8 @@ pub struct Arguments {
     pub control_port: Option<u16>,
     /// `--monitor-token`: who gives commands must know it; `None`: anybody may.
     pub control_token: Option<Token>,
+    /// `--metrics-port`: where Prometheus asks, on the management link only; `None` turns it off.
+    pub metrics_port: Option<u16>,
     /// `--syslog`: the syslog sink.
     pub syslog: Option<SocketAddrV4>,
     /// `--syslog-format`: how messages are written.
@@ -93,6 +98,7 @@ impl Default for Arguments {
             monitor: None,
             control_port: Some(DEFAULT_CONTROL_PORT),
             control_token: None,
+            metrics_port: Some(DEFAULT_METRICS_PORT),
             syslog: None,
             syslog_format: Format::default(),
             interval_seconds: DEFAULT_INTERVAL_SECONDS,
@@ -133,10 +139,8 @@ impl Arguments {
             "ipv4-gateway" => self.ipv4_gateway = Some(value.parse().map_err(|_| "an IPv4 address")?),
             "management-ipv4" => self.management_ipv4 = Some(cidr(value)?),
             "monitor" => self.monitor = Some(endpoint(value, DEFAULT_MONITOR_PORT)?),
-            "monitor-adjust" => {
-                self.control_port =
-                    Some(value.parse().map_err(|_| "a port, or 0 for none")?).filter(|p| *p != 0);
-            }
+            "monitor-adjust" => self.control_port = port(value)?,
+            "metrics-port" => self.metrics_port = port(value)?,
             "monitor-token" => self.control_token = Some(Token::new(value).ok_or("a token")?),
             "syslog-format" => {
                 self.syslog_format = Format::from_name(value).ok_or("rfc3164, rfc5424 or mirage")?;
@@ -153,7 +157,7 @@ impl Arguments {
 }
 
 /// Options of every guest: name, what the value is called, help.
-const COMMON: [OptionSpec; 11] = [
+const COMMON: [OptionSpec; 12] = [
     option("name", "NAME", "name in metrics and logs"),
     option("ipv4", "CIDR", "address on the service link"),
     option("ipv4-gateway", "IP", "gateway of the service link"),
@@ -161,6 +165,7 @@ const COMMON: [OptionSpec; 11] = [
     option("monitor", "IP[:PORT]", "collector of metrics; port 8094"),
     option("monitor-adjust", "PORT", "control port; 2323, 0 for none"),
     option("monitor-token", "TOKEN", "what the control port asks for first"),
+    option("metrics-port", "PORT", "Prometheus, on the management link; 9464, 0 for none"),
     option("syslog", "IP[:PORT]", "syslog sink, UDP; port 514"),
     option("syslog-format", "FORMAT", "rfc3164, rfc5424 or mirage; rfc3164"),
     option("interval", "SECONDS", "time between two reports; 10"),
@@ -297,6 +302,10 @@ pub fn usage(program: &str, extra: &[OptionSpec]) -> String {
         text.push_str(&format!("  {option:<26} {}\n", spec.help));
     }
     text
+}
+
+fn port(text: &str) -> Result<Option<u16>, &'static str> {
+    Ok(Some(text.parse().map_err(|_| "a port, or 0 for none")?).filter(|port| *port != 0))
 }
 
 fn cidr(text: &str) -> Result<Cidr, &'static str> {

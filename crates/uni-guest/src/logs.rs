@@ -6,9 +6,11 @@
 use alloc::boxed::Box;
 use alloc::rc::Rc;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::fmt::{self, Write as _};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use uni_wire::civil::Civil;
 use uni_wire::control::{ControlError, LogItems, LogLevel, LogTarget};
@@ -83,11 +85,30 @@ pub struct LogCounts {
 struct LogSource {
     name: Box<str>,
     doc: Box<str>,
-    level: Cell<LogLevel>,
+    level: SharedLevel,
+}
+
+/// A level that other threads may look at (see `bridge`).
+#[derive(Clone, Debug)]
+pub(crate) struct SharedLevel(Arc<AtomicU8>);
+
+impl SharedLevel {
+    pub(crate) fn new(level: LogLevel) -> Self {
+        Self(Arc::new(AtomicU8::new(level as u8)))
+    }
+
+    pub(crate) fn get(&self) -> LogLevel {
+        let level = usize::from(self.0.load(Ordering::Relaxed));
+        LogLevel::ALL.get(level).copied().unwrap_or(LogLevel::Quiet)
+    }
+
+    fn set(&self, level: LogLevel) {
+        self.0.store(level as u8, Ordering::Relaxed);
+    }
 }
 
 struct Inner {
-    default: Cell<LogLevel>,
+    default: SharedLevel,
     /// In the order of creation.
     sources: RefCell<Vec<Rc<LogSource>>>,
     /// Levels given at boot for sources that do not exist yet.
@@ -128,7 +149,7 @@ impl Logs {
     #[must_use]
     pub fn new(default: LogLevel) -> Self {
         Self(Rc::new(Inner {
-            default: Cell::new(default),
+            default: SharedLevel::new(default),
             sources: RefCell::default(),
             expected: RefCell::default(),
             sinks: RefCell::default(),
@@ -146,10 +167,15 @@ impl Logs {
     /// Adds a source and returns its end.
     #[must_use]
     pub fn source(&self, name: &str, doc: &str) -> Log {
+        self.shared_source(name, doc, &SharedLevel::new(LogLevel::Quiet))
+    }
+
+    /// Adds a source whose level others look at; what it was does not matter.
+    pub(crate) fn shared_source(&self, name: &str, doc: &str, level: &SharedLevel) -> Log {
         let expected =
             self.0.expected.borrow().iter().rev().find(|(n, _)| n == name).map(|(_, level)| *level);
-        let level = Cell::new(expected.unwrap_or_else(|| self.0.default.get()));
-        let source = Rc::new(LogSource { name: name.into(), doc: doc.into(), level });
+        level.set(expected.unwrap_or_else(|| self.0.default.get()));
+        let source = Rc::new(LogSource { name: name.into(), doc: doc.into(), level: level.clone() });
         self.0.sources.borrow_mut().push(Rc::clone(&source));
         Log { source, logs: self.clone() }
     }
@@ -158,6 +184,12 @@ impl Logs {
     #[must_use]
     pub fn default_level(&self) -> LogLevel {
         self.0.default.get()
+    }
+
+    /// The same, for those that follow it.
+    #[cfg(feature = "std")]
+    pub(crate) fn shared_default(&self) -> SharedLevel {
+        self.0.default.clone()
     }
 
     /// What was said so far.
@@ -224,7 +256,13 @@ impl Logs {
         }
     }
 
-    fn count(&self, level: LogLevel) {
+    /// Counts messages that somebody else held back, whose level did not allow them.
+    #[cfg(feature = "std")]
+    pub(crate) fn count_hidden(&self, level: LogLevel, messages: u64) {
+        self.count(level, messages);
+    }
+
+    fn count(&self, level: LogLevel, messages: u64) {
         let mut counts = self.0.counts.get();
         let place = match level {
             LogLevel::Quiet => return,
@@ -234,7 +272,7 @@ impl Logs {
             LogLevel::Info => &mut counts.info,
             LogLevel::Debug => &mut counts.debug,
         };
-        *place += 1;
+        *place += messages;
         self.0.counts.set(counts);
     }
 
@@ -264,10 +302,17 @@ impl Log {
 
     /// Makes a message: it is counted, and shown if the source's level allows it.
     pub fn write(&self, level: LogLevel, message: fmt::Arguments<'_>) {
-        self.logs.count(level);
+        self.logs.count(level, 1);
         if self.shows(level) {
             self.logs.show(&Record { level, source: &self.source.name, message });
         }
+    }
+
+    /// A message that was judged before it came here.
+    #[cfg(feature = "std")]
+    pub(crate) fn pass(&self, level: LogLevel, message: fmt::Arguments<'_>) {
+        self.logs.count(level, 1);
+        self.logs.show(&Record { level, source: &self.source.name, message });
     }
 
     /// A message to the user.

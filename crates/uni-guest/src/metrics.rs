@@ -1,50 +1,61 @@
-//! Metric sources and which of them are on.
+//! All metric sources, and reporting them.
 //!
-//! Owns the registry: name, doc, tags, and the closure that fills in the fields of each source. A source is on if a
-//! choice was made for it, else if all are on, else if one of its tag keys is on. Never decides when to collect.
+//! Owns the list of sources (declared ones and those made at run time), what was said about which are on, and the
+//! gates of the instruments. Never decides when to report, and never keeps a point.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeSet;
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use uni_wire::control::{ControlError, MetricItems, MetricTarget, Switch};
-use uni_wire::line::LineWriter;
-use uni_wire::{Timestamp, Value};
+use uni_wire::control::{ControlError, MetricTarget, Switch};
+use uni_wire::{FieldType, Timestamp, Value};
 
-/// Longest line one source may make, newline included.
-pub const MAX_LINE_BYTES: usize = 16 * 1024;
+use crate::lines::{LineState, Lines};
+use crate::report::{Kind, Point, Reading, Reporter, Sample, Tags};
+use crate::source::{Field, SOURCES, Source, count};
+use crate::switches::Switches;
+
+pub use crate::lines::MAX_LINE_BYTES;
+pub use crate::switches::MAX_TAGS_ON;
+
+/// Fields that a source made at run time may have; more are left out and counted.
+pub const MAX_FIELDS: usize = 256;
 
 type CollectFn = Box<dyn FnMut(&mut Fields<'_>)>;
-type Tag = (Box<str>, Box<str>);
 
-/// Something that can be measured at any time.
+/// A source made at run time, of figures that somebody else keeps (MirageOS: `periodically`). Where names and tags
+/// are known when the program is written, declare a [`Source`] instead.
 ///
 /// ```
-/// use uni_guest::{Registry, Source};
+/// use uni_guest::{Periodic, Registry};
 /// let mut registry = Registry::new();
 /// registry.register(
-///     Source::new("queue", |fields| {
+///     Periodic::new("queue", |fields| {
 ///         fields.count("length", 3).float("load", 0.5);
 ///     })
 ///     .doc("jobs that wait")
 ///     .tag("kind", "mail"),
 /// );
 /// ```
-pub struct Source {
+pub struct Periodic {
     name: Box<str>,
     doc: Box<str>,
-    tags: Vec<Tag>,
+    tags: Vec<(Box<str>, Box<str>)>,
     collect: CollectFn,
-    choice: Option<Switch>,
+    types: Types,
 }
 
-impl Source {
+impl Periodic {
     /// A source called `name` (the measurement) whose fields `collect` fills in at every interval.
     #[must_use]
     pub fn new(name: &str, collect: impl FnMut(&mut Fields<'_>) + 'static) -> Self {
-        Self { name: name.into(), doc: "".into(), tags: Vec::new(), collect: Box::new(collect), choice: None }
+        Self {
+            name: name.into(),
+            doc: "".into(),
+            tags: Vec::new(),
+            collect: Box::new(collect),
+            types: Types::default(),
+        }
     }
 
     /// What it measures, in a few words.
@@ -54,7 +65,7 @@ impl Source {
         self
     }
 
-    /// Adds a tag to every line of the source.
+    /// Adds a tag to every point of the source.
     #[must_use]
     pub fn tag(mut self, key: &str, value: &str) -> Self {
         self.tags.push((key.into(), value.into()));
@@ -62,102 +73,161 @@ impl Source {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for Periodic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, doc, tags, choice, .. } = self;
-        f.debug_struct("Source")
+        let Self { name, doc, tags, .. } = self;
+        f.debug_struct("Periodic")
             .field("name", name)
             .field("doc", doc)
             .field("tags", tags)
-            .field("choice", choice)
             .finish_non_exhaustive()
     }
 }
 
-/// Where a source puts its fields. What cannot be sent (`NaN`, an empty name) is left out.
+/// The type each field of a source had first, and keeps.
+#[derive(Debug, Default)]
+struct Types {
+    known: Vec<(Box<str>, FieldType)>,
+    /// Fields left out: of another type, or one too many.
+    refused: u64,
+}
+
+impl Types {
+    fn admit(&mut self, key: &str, field_type: FieldType) -> bool {
+        let known = self.known.iter().find(|(name, _)| **name == *key).map(|(_, known)| *known);
+        let admitted = match known {
+            Some(known) => known == field_type,
+            None => self.known.len() < MAX_FIELDS,
+        };
+        if admitted && known.is_none() {
+            self.known.push((key.into(), field_type));
+        }
+        self.refused += u64::from(!admitted);
+        admitted
+    }
+}
+
+/// Where a [`Periodic`] source puts its fields. What cannot be sent (`NaN`, an empty name) is left out; so is a field
+/// that had another type before, and that is counted.
 pub struct Fields<'a> {
-    line: LineWriter<'a, Scratch, LineTags<'a>>,
-    overflow: bool,
+    types: &'a mut Types,
+    each: &'a mut dyn FnMut(&Reading<'_>),
 }
 
 impl Fields<'_> {
     /// A number of things, or of bytes: sent as an integer, at most 2^63 - 1, so that its type never changes.
     pub fn count(&mut self, key: &str, value: u64) -> &mut Self {
-        self.integer(key, i64::try_from(value).unwrap_or(i64::MAX))
+        self.put(key, Kind::Unknown, count(value))
+    }
+
+    /// As [`count`](Self::count), of what only grows.
+    pub fn total(&mut self, key: &str, value: u64) -> &mut Self {
+        self.put(key, Kind::Counter, count(value))
     }
 
     /// A signed whole number.
     pub fn integer(&mut self, key: &str, value: i64) -> &mut Self {
-        self.put(key, Value::Integer(value))
+        self.put(key, Kind::Gauge, Sample::Value(Value::Integer(value)))
     }
 
     /// A float; left out if not finite.
     pub fn float(&mut self, key: &str, value: f64) -> &mut Self {
-        self.put(key, Value::Float(value))
+        self.put(key, Kind::Gauge, Sample::Value(Value::Float(value)))
     }
 
     /// A boolean.
     pub fn boolean(&mut self, key: &str, value: bool) -> &mut Self {
-        self.put(key, Value::Boolean(value))
+        self.put(key, Kind::Gauge, Sample::Value(Value::Boolean(value)))
     }
 
     /// A text; newlines in it become spaces.
     pub fn text(&mut self, key: &str, value: &str) -> &mut Self {
-        self.put(key, Value::String(value))
+        self.put(key, Kind::Unknown, Sample::Value(Value::String(value)))
     }
 
-    fn put(&mut self, key: &str, value: Value<'_>) -> &mut Self {
-        self.overflow |= self.line.field(key, value).is_err();
+    fn put(&mut self, key: &str, kind: Kind, sample: Sample<'_>) -> &mut Self {
+        if let Sample::Value(value) = sample
+            && self.types.admit(key, value.field_type())
+        {
+            (self.each)(&Reading { key, unit: "", doc: "", graph: None, kind, sample });
+        }
         self
     }
 }
 
 impl fmt::Debug for Fields<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fields").field("overflow", &self.overflow).finish_non_exhaustive()
+        f.debug_struct("Fields").field("types", &self.types).finish_non_exhaustive()
     }
 }
 
-/// The tag `vm`, then those of the source.
-#[derive(Clone, Debug)]
-struct LineTags<'a> {
-    vm: Option<&'a str>,
-    rest: core::slice::Iter<'a, Tag>,
-}
-
-impl<'a> Iterator for LineTags<'a> {
-    type Item = (&'a str, &'a str);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.vm.take() {
-            Some(vm) => Some(("vm", vm)),
-            None => self.rest.next().map(|(key, value)| (&**key, &**value)),
-        }
-    }
-}
-
-/// Room for one line, reused; a line that does not fit is refused.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch(String);
-
-impl fmt::Write for Scratch {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if self.0.len() + text.len() > MAX_LINE_BYTES || self.0.try_reserve(text.len()).is_err() {
-            return Err(fmt::Error);
-        }
-        self.0.push_str(text);
-        Ok(())
-    }
-}
-
-/// All sources, and which are on. At first all are.
 #[derive(Debug)]
+enum Entry {
+    Declared(&'static Source),
+    Made(Periodic),
+}
+
+impl Entry {
+    fn name(&self) -> &str {
+        match self {
+            Self::Declared(source) => source.name(),
+            Self::Made(source) => &source.name,
+        }
+    }
+
+    fn doc(&self) -> &str {
+        match self {
+            Self::Declared(source) => source.description(),
+            Self::Made(source) => &source.doc,
+        }
+    }
+
+    fn tags(&self) -> Tags<'_> {
+        match self {
+            Self::Declared(source) => Tags::Static(source.tag_list().iter()),
+            Self::Made(source) => Tags::Owned(source.tags.iter()),
+        }
+    }
+}
+
+/// A source in a listing.
+#[derive(Clone, Debug)]
+pub struct Listed<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it measures.
+    pub doc: &'a str,
+    /// Its tags.
+    pub tags: Tags<'a>,
+    /// Its fields, if it was declared; those of a [`Periodic`] source are known only when it is evaluated.
+    pub fields: &'static [Field],
+    /// Whether it is on.
+    pub state: Switch,
+}
+
+type DiscoverFn = Box<dyn FnMut() -> Option<&'static Source>>;
+
+/// All sources, and which are on. At first all are, but their instruments record only while a reporter is there.
+///
+/// A program has one that knows its declared sources; with two, the one that switched last decides.
 pub struct Registry {
     /// In the order of creation.
-    sources: Vec<Source>,
-    all: Switch,
-    tags: BTreeSet<Box<str>>,
-    scratch: Scratch,
+    sources: Vec<Entry>,
+    discoveries: Vec<DiscoverFn>,
+    switches: Switches,
+    reporting: bool,
+    lines: LineState,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sources, switches, reporting, .. } = self;
+        f.debug_struct("Registry")
+            .field("sources", sources)
+            .field("switches", switches)
+            .field("reporting", reporting)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for Registry {
@@ -170,126 +240,173 @@ impl Registry {
     /// An empty registry with everything on.
     #[must_use]
     pub fn new() -> Self {
-        Self { sources: Vec::new(), all: Switch::On, tags: BTreeSet::new(), scratch: Scratch::default() }
+        Self {
+            sources: Vec::new(),
+            discoveries: Vec::new(),
+            switches: Switches::new(),
+            reporting: false,
+            lines: LineState::default(),
+        }
     }
 
-    /// Adds a source; it is collected from the next interval on.
-    pub fn register(&mut self, source: Source) {
-        self.sources.push(source);
+    /// A registry of all sources that the program declares, by name.
+    #[must_use]
+    pub fn of_program() -> Self {
+        let mut declared = SOURCES.to_vec();
+        declared.sort_by_key(|source| source.name());
+        let mut registry = Self::new();
+        registry.sources.extend(declared.into_iter().map(Entry::Declared));
+        registry
+    }
+
+    /// Adds a source made at run time; it is reported from the next round on.
+    pub fn register(&mut self, source: Periodic) {
+        self.sources.push(Entry::Made(source));
+    }
+
+    /// Asks `next` for further sources before each round, until it has none. For bridges.
+    pub fn discover(&mut self, next: impl FnMut() -> Option<&'static Source> + 'static) {
+        self.discoveries.push(Box::new(next));
+    }
+
+    /// Takes in what was discovered.
+    pub(crate) fn adopt(&mut self) {
+        let Self { sources, discoveries, .. } = self;
+        let before = sources.len();
+        for next in discoveries {
+            sources.extend(core::iter::from_fn(next).map(Entry::Declared));
+        }
+        if sources.len() > before {
+            self.set_gates();
+        }
+    }
+
+    /// Whether a reporter is there. While none is, no instrument records.
+    pub fn set_reporting(&mut self, reporting: bool) {
+        self.reporting = reporting;
+        self.set_gates();
     }
 
     /// Whether all sources are on that nothing else was said about.
     #[must_use]
     pub const fn all(&self) -> Switch {
-        self.all
+        self.switches.all()
     }
 
     /// The tag keys that are on, sorted.
     pub fn enabled_tags(&self) -> impl Iterator<Item = &str> {
-        self.tags.iter().map(|tag| &**tag)
+        self.switches.tags()
     }
 
     /// Name and state of every source, the newest first.
     pub fn states(&self) -> impl Iterator<Item = (&str, Switch)> {
-        self.sources.iter().rev().map(|source| (&*source.name, state(source, self.all, &self.tags)))
+        self.sources.iter().rev().map(|entry| (entry.name(), self.switches.state(entry.name(), entry.tags())))
+    }
+
+    /// Every source with what it says about itself, the newest first.
+    pub fn list(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.sources.iter().rev().map(|entry| Listed {
+            name: entry.name(),
+            doc: entry.doc(),
+            tags: entry.tags(),
+            fields: match entry {
+                Entry::Declared(source) => source.field_list(),
+                Entry::Made(_) => &[],
+            },
+            state: self.switches.state(entry.name(), entry.tags()),
+        })
     }
 
     /// What the source `name` measures.
     #[must_use]
     pub fn doc(&self, name: &str) -> Option<&str> {
-        self.sources.iter().rev().find(|s| &*s.name == name).map(|s| &*s.doc)
+        self.sources.iter().rev().find(|entry| entry.name() == name).map(Entry::doc)
     }
 
-    /// Executes an `M` command: first `*`, then tags, then sources; among equals the last counts.
+    /// Whether what an `M` command says of one target can be done.
     ///
     /// # Errors
-    /// A source that does not exist; then nothing has changed. Tags need not exist.
-    pub fn apply<'a>(&mut self, items: &MetricItems<'a>) -> Result<(), ControlError<'a>> {
-        for (target, _) in items.clone() {
-            if let MetricTarget::Source(name) = target
-                && !self.has(name)
-            {
-                return Err(ControlError::UnknownSource(name));
+    /// A source that does not exist, or more tags than [`MAX_TAGS_ON`]. Tags need not exist.
+    pub fn check<'a>(&self, target: MetricTarget<'a>, switch: Switch) -> Result<(), ControlError<'a>> {
+        match target {
+            MetricTarget::Source(name) if !self.has(name) => Err(ControlError::UnknownSource(name)),
+            MetricTarget::Tag(tag) if switch == Switch::On && self.switches.is_full() => {
+                Err(ControlError::MetricItem(tag))
             }
+            _ => Ok(()),
         }
-        let mut items: Vec<_> = items.clone().collect();
-        items.sort_by_key(|(target, _)| rank(*target));
-        items.into_iter().for_each(|(target, switch)| self.set(target, switch));
-        Ok(())
     }
 
-    /// Turns a source, a tag or everything on or off. `All` undoes every choice made for a single source, and
-    /// turning all off also turns all tags off.
+    /// Turns all sources of a name, a tag or everything on or off. `All` undoes every choice made for a source, and
+    /// turning all off also turns all tags off. A source that does not exist is ignored.
     pub fn set(&mut self, target: MetricTarget<'_>, switch: Switch) {
-        match (target, switch) {
-            (MetricTarget::All, _) => self.set_all(switch),
-            (MetricTarget::Tag(tag), Switch::On) => {
-                self.tags.insert(tag.into());
-            }
-            (MetricTarget::Tag(tag), Switch::Off) => {
-                self.tags.remove(tag);
-            }
-            (MetricTarget::Source(name), _) => {
-                self.sources.iter_mut().filter(|s| &*s.name == name).for_each(|s| s.choice = Some(switch));
-            }
+        if !matches!(target, MetricTarget::Source(name) if !self.has(name)) {
+            self.switches.set(target, switch);
+            self.set_gates();
         }
     }
 
     /// Whether a source is called `name`.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.sources.iter().any(|s| &*s.name == name)
+        self.sources.iter().any(|entry| entry.name() == name)
     }
 
-    fn set_all(&mut self, switch: Switch) {
-        self.all = switch;
-        if switch == Switch::Off {
-            self.tags.clear();
-        }
-        self.sources.iter_mut().for_each(|s| s.choice = None);
-    }
-
-    /// Collects every source that is on and hands each line to `each`, newline included. Returns how many lines
-    /// were lost because they were longer than [`MAX_LINE_BYTES`] or memory ran out.
-    pub fn collect(&mut self, vm: &str, time: Timestamp, mut each: impl FnMut(&[u8])) -> u64 {
-        let Self { sources, all, tags, scratch } = self;
-        let mut lost = 0;
-        for source in sources.iter_mut().filter(|s| state(s, *all, tags) == Switch::On) {
-            scratch.0.clear();
-            match render(source, scratch, vm, time) {
-                Ok(true) => each(scratch.0.as_bytes()),
-                Ok(false) => {}
-                Err(fmt::Error) => lost += 1,
+    fn set_gates(&self) {
+        for entry in &self.sources {
+            if let Entry::Declared(source) = entry {
+                let on = self.switches.state(source.name(), entry.tags()) == Switch::On;
+                source.switch(on && self.reporting);
             }
         }
-        lost
+    }
+
+    /// One round: hands a point of every source that is on to `reporter`. Returns how many points and fields were
+    /// lost.
+    pub fn report(&mut self, reporter: &mut dyn Reporter) -> u64 {
+        self.adopt();
+        report_each(&mut self.sources, &self.switches, reporter)
+    }
+
+    /// One round in line protocol: hands each line to `each`, newline included. Returns how many points and fields
+    /// were lost: a line longer than [`MAX_LINE_BYTES`], no memory, or a field that changed its type.
+    pub fn collect(&mut self, vm: &str, time: Timestamp, each: impl FnMut(&[u8])) -> u64 {
+        self.adopt();
+        let mut lines = Lines { vm, time, state: &mut self.lines, each };
+        report_each(&mut self.sources, &self.switches, &mut lines)
     }
 }
 
-fn render(source: &mut Source, out: &mut Scratch, vm: &str, time: Timestamp) -> Result<bool, fmt::Error> {
-    let tags = LineTags { vm: Some(vm), rest: source.tags.iter() };
-    let mut fields = Fields { line: LineWriter::new(out, &source.name, tags), overflow: false };
-    (source.collect)(&mut fields);
-    if fields.overflow { Err(fmt::Error) } else { fields.line.finish(Some(time)) }
+fn report_each(sources: &mut [Entry], switches: &Switches, reporter: &mut dyn Reporter) -> u64 {
+    let time = reporter.now();
+    let on = |entry: &&mut Entry| switches.state(entry.name(), entry.tags()) == Switch::On;
+    sources.iter_mut().filter(on).map(|entry| report_one(entry, reporter, time)).sum()
 }
 
-fn state(source: &Source, all: Switch, tags: &BTreeSet<Box<str>>) -> Switch {
-    let by_tag = || source.tags.iter().any(|(key, _)| tags.contains(key));
-    source.choice.unwrap_or_else(|| if all == Switch::On || by_tag() { Switch::On } else { Switch::Off })
-}
-
-/// The order in which the items of one command are executed, wherever they stand in it.
-const fn rank(target: MetricTarget<'_>) -> u8 {
-    match target {
-        MetricTarget::All => 0,
-        MetricTarget::Tag(_) => 1,
-        MetricTarget::Source(_) => 2,
+fn report_one(entry: &mut Entry, reporter: &mut dyn Reporter, time: Timestamp) -> u64 {
+    match entry {
+        Entry::Declared(source) => {
+            let (name, doc, tags) = (source.name(), source.description(), source.tag_list());
+            let evaluate = &mut |each: &mut dyn FnMut(&Reading<'_>)| source.read(each);
+            let mut point = Point { name, doc, tags: Tags::Static(tags.iter()), evaluate };
+            u64::from(reporter.report(&mut point, time).is_err())
+        }
+        Entry::Made(Periodic { name, doc, tags, collect, types }) => {
+            let refused = types.refused;
+            let evaluate = &mut |each: &mut dyn FnMut(&Reading<'_>)| collect(&mut Fields { types, each });
+            let mut point = Point { name, doc, tags: Tags::Owned(tags.iter()), evaluate };
+            let lost = u64::from(reporter.report(&mut point, time).is_err());
+            lost + (types.refused - refused)
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counter::Counter;
+    use alloc::string::String;
+    use proptest::prelude::*;
 
     fn lines(registry: &mut Registry) -> String {
         let mut out = String::new();
@@ -301,16 +418,16 @@ mod tests {
 
     fn registry() -> Registry {
         let mut registry = Registry::new();
-        registry.register(Source::new("a", |f| {
+        registry.register(Periodic::new("a", |f| {
             f.count("n", u64::MAX).float("x", f64::NAN);
         }));
         registry.register(
-            Source::new("b c", |f| {
+            Periodic::new("b c", |f| {
                 f.text("s", "1\n2").boolean("t", true);
             })
             .tag("link", "up,down"),
         );
-        registry.register(Source::new("empty", |_| {}));
+        registry.register(Periodic::new("empty", |_| {}));
         registry
     }
 
@@ -334,11 +451,127 @@ mod tests {
     #[test]
     fn a_line_too_long_is_lost_alone_and_counted() {
         let mut registry = registry();
-        registry.register(Source::new("big", |f| {
+        registry.register(Periodic::new("big", |f| {
             f.text("s", &"x".repeat(MAX_LINE_BYTES)).count("n", 1);
         }));
         let mut count = 0;
         assert_eq!(registry.collect("v", Timestamp(0), |_| count += 1), 1);
         assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn a_field_keeps_the_type_it_had_first() {
+        let mut registry = Registry::new();
+        let mut round = 0;
+        registry.register(Periodic::new("a", move |f| {
+            round += 1;
+            if round == 2 {
+                f.float("n", 0.5).count("m", 2)
+            } else {
+                f.count("n", 1)
+            };
+        }));
+        assert_eq!(lines(&mut registry), "a,vm=web n=1i 9\n");
+        let mut out = String::new();
+        let lost =
+            registry.collect("web", Timestamp(9), |l| out.push_str(core::str::from_utf8(l).expect("text")));
+        assert_eq!((lost, out.as_str()), (1, "a,vm=web m=2i 9\n"));
+    }
+
+    #[test]
+    fn a_listing_shows_what_sources_say_about_themselves() {
+        static PEOPLE: Counter = Counter::new();
+        static FERRY: Source = Source::new("ferry")
+            .doc("who crosses")
+            .tags(&[("to", "islay")])
+            .fields(&[Field::counter("people", &PEOPLE).unit("persons").doc("on board")]);
+        let mut registry = Registry::new();
+        registry.sources.push(Entry::Declared(&FERRY));
+        registry.register(Periodic::new("a", |_| panic!("a listing evaluates nothing")));
+        registry.set(MetricTarget::Source("a"), Switch::Off);
+        let listed: Vec<_> = registry.list().collect();
+        assert_eq!((listed[0].name, listed[0].state, listed[0].fields.len()), ("a", Switch::Off, 0));
+        assert_eq!((listed[1].doc, listed[1].state), ("who crosses", Switch::On));
+        assert_eq!(listed[1].tags.clone().collect::<Vec<_>>(), [("to", "islay")]);
+        let field = &listed[1].fields[0];
+        assert_eq!((field.key(), field.unit_name(), field.description()), ("people", "persons", "on board"));
+    }
+
+    #[test]
+    fn tags_that_are_on_are_limited() {
+        let mut registry = Registry::new();
+        for n in 0..MAX_TAGS_ON {
+            registry.set(MetricTarget::Tag(&alloc::format!("t{n}")), Switch::On);
+        }
+        assert_eq!(
+            registry.check(MetricTarget::Tag("more"), Switch::On),
+            Err(ControlError::MetricItem("more"))
+        );
+        assert_eq!(registry.enabled_tags().count(), MAX_TAGS_ON);
+    }
+
+    /// The sources of the algebra's test: declared and made ones, two of one name, with and without tags.
+    static DECLARED: [Source; 3] = [
+        Source::new("a").tags(&[("x", "")]),
+        Source::new("b").tags(&[("y", "1"), ("z", "2")]),
+        Source::new("c"),
+    ];
+
+    fn mixed() -> Registry {
+        let mut registry = Registry::new();
+        registry.sources.extend(DECLARED.iter().map(Entry::Declared));
+        registry.register(Periodic::new("a", |_| {}).tag("z", "1"));
+        registry.register(Periodic::new("d", |_| {}).tag("y", ""));
+        registry
+    }
+
+    const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+    const TAGS: [&str; 4] = ["x", "y", "z", "nobody"];
+
+    type Said = (MetricTarget<'static>, Switch);
+
+    fn said() -> impl Strategy<Value = Said> {
+        let target = prop_oneof![
+            1 => Just(MetricTarget::All),
+            3 => prop::sample::select(&TAGS).prop_map(MetricTarget::Tag),
+            3 => prop::sample::select(&NAMES).prop_map(MetricTarget::Source),
+        ];
+        (target, prop::bool::ANY).prop_map(|(target, on)| (target, if on { Switch::On } else { Switch::Off }))
+    }
+
+    /// The algebra, said backwards: what was mentioned last decides.
+    fn model(history: &[Said], name: &str, tags: &[&str]) -> Switch {
+        let last = |what: &dyn Fn(&Said) -> bool| history.iter().rev().find(|s| what(s)).copied();
+        let own = |said: &Said| matches!(said.0, MetricTarget::All) || said.0 == MetricTarget::Source(name);
+        if let Some((MetricTarget::Source(_), switch)) = last(&own) {
+            return switch;
+        }
+        let all = last(&|said| matches!(said.0, MetricTarget::All)).is_none_or(|said| said.1 == Switch::On);
+        let by_tag = tags.iter().any(|tag| {
+            let of_tag =
+                |said: &Said| said.0 == MetricTarget::Tag(tag) || *said == (MetricTarget::All, Switch::Off);
+            matches!(last(&of_tag), Some((MetricTarget::Tag(_), Switch::On)))
+        });
+        if all || by_tag { Switch::On } else { Switch::Off }
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_said_last_decides(history in prop::collection::vec(said(), 0..30)) {
+            let mut registry = mixed();
+            registry.set_reporting(true);
+            history.iter().for_each(|(target, switch)| registry.set(*target, *switch));
+            let sources: [(&str, &[&str]); 5] =
+                [("d", &["y"]), ("a", &["z"]), ("c", &[]), ("b", &["y", "z"]), ("a", &["x"])];
+            let expected: Vec<_> =
+                sources.iter().map(|(name, tags)| (*name, model(&history, name, tags))).collect();
+            prop_assert_eq!(registry.states().collect::<Vec<_>>(), expected.clone());
+            for source in &DECLARED {
+                let state = registry.states().filter(|(name, _)| *name == source.name()).last();
+                prop_assert_eq!(state.map(|(_, s)| s == Switch::On), Some(source.is_on()));
+            }
+            registry.set_reporting(false);
+            prop_assert!(DECLARED.iter().all(|source| !source.is_on()));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use proptest::prelude::*;
-use uni_guest::{Action, Agent, Config, Logs, Source};
+use uni_guest::{Action, Agent, Config, Logs, Periodic};
 use uni_wire::line::{LineBuffer, Mode, Point, Precision, parse_point};
 use uni_wire::{FieldValue, Timestamp};
 
@@ -60,7 +60,7 @@ fn agent(ring_bytes: usize) -> Agent {
     let everything = uni_wire::control::MetricTarget::All;
     agent.registry_mut().set(everything, uni_wire::control::Switch::Off);
     let mut n = 0;
-    agent.registry_mut().register(Source::new("tick", move |f| {
+    agent.registry_mut().register(Periodic::new("tick", move |f| {
         n += 1;
         f.count("n", n).text("s", "a \"b\"\n");
     }));

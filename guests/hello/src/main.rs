@@ -4,11 +4,14 @@
 #![no_main]
 
 use guest_runtime::{App, System, entry};
-use uni_guest::{Counter, Source};
+use uni_guest::{Counter, Field, Source, source};
 
 entry!(env!("CARGO_PKG_NAME"), Guest::new);
 
 static TURNS: Counter = Counter::new();
+source! {
+    static HELLO: Source = Source::new("hello").doc("its turns").fields(&[Field::counter("turns", &TURNS)]);
+}
 
 /// Nothing to do but to say hello.
 struct Guest;
@@ -16,10 +19,7 @@ struct Guest;
 impl Guest {
     fn new(system: &mut System) -> Self {
         system.logs.source("app", "the program itself").app(format_args!("hello from {}", system.name));
-        let turns = Source::new("hello", |fields| {
-            fields.count("turns", TURNS.get());
-        });
-        system.monitor().register(turns.doc("how often the program was woken"));
+        system.monitor();
         Self
     }
 }

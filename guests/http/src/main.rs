@@ -15,8 +15,8 @@ use guest_runtime::{App, Buffers, Exchange, Input, Progress, System, entry};
 use http::request::{self, Method, Parsed};
 use http::response::Response;
 use pages::{Pages, Verdict};
-use uni_guest::Log;
-use uni_guest::sources::{HttpResponses, register_http};
+use uni_guest::sources::{HttpResponses, http_response};
+use uni_guest::{Log, source};
 
 const HTTP_PORT: u16 = 80;
 /// One socket waits for one connection: so many can arrive at once.
@@ -26,6 +26,11 @@ const BUFFERS: Buffers = Buffers { receive_bytes: 2048, transmit_bytes: 8192 };
 const REQUEST_NS: u64 = 10_000_000_000;
 
 static RESPONSES: HttpResponses = HttpResponses::new();
+
+source! {
+    /// What is answered.
+    static HTTP: Source = http_response(&RESPONSES.fields());
+}
 
 entry!("http", Web::new);
 
@@ -46,7 +51,7 @@ struct Desk {
 impl Web {
     fn new(system: &mut System) -> Self {
         let log = system.logs.source("http", "the web server");
-        register_http(system.monitor(), &RESPONSES);
+        system.monitor();
         let desk = Desk { pages: Pages::default(), log };
         let mut web = Self { connections: Vec::new(), echo: None, desk };
         let Some(service) = &mut system.service else {

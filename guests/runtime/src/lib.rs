@@ -23,6 +23,8 @@ mod clock;
 #[cfg(not(test))]
 mod config;
 #[cfg(not(test))]
+mod connections;
+#[cfg(not(test))]
 mod devices;
 #[cfg(not(test))]
 mod fault;

@@ -5,7 +5,7 @@ use crate::heap;
 use crate::network::Network;
 use crate::reporter::Reporter;
 use uni_guest::sources::{HeapStats, register_heap, register_link};
-use uni_guest::{Agent, Arguments, Config, Log, Logs, Registry, Source, SyslogQueue};
+use uni_guest::{Agent, Arguments, Config, Log, Logs, Periodic, Registry, SyslogQueue};
 
 /// Size of the main stack, as laid out in `boot.s`.
 const STACK_BYTES: u64 = 131_072;
@@ -37,7 +37,13 @@ impl Monitoring {
                 register_own_link(agent.registry_mut(), name, link);
             }
         }
-        let reporter = management.or(service).map(|link| Reporter::new(link, arguments, logs, queue));
+        // What is told to whoever asks is told on the management link only.
+        let metrics_port = arguments.metrics_port.filter(|_| management.is_some());
+        if metrics_port.is_some() {
+            agent.registry_mut().set_reporting(true);
+        }
+        let reporter =
+            management.or(service).map(|link| Reporter::new(link, arguments, metrics_port, logs, queue));
         if reporter.is_none() {
             log.warning(format_args!("no network link: nothing is reported"));
         }
@@ -72,8 +78,8 @@ fn register_own_heap(registry: &mut Registry) {
 fn register_own_link(registry: &mut Registry, name: &'static str, link: &Network) {
     let counters = link.counters();
     register_link(registry, name, &counters.carried);
-    let drops = Source::new("net drops", |fields| {
-        fields.count("dropped packets", counters.dropped_frames.get());
+    let drops = Periodic::new("net drops", |fields| {
+        fields.total("dropped packets", counters.dropped_frames.get());
     });
     registry.register(drops.doc("frames lost inside the guest").tag("link", name));
 }

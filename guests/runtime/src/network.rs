@@ -1,6 +1,7 @@
 //! One link: a network card, its IP interface and the sockets bound to it. The two links of a guest share
 //! nothing, and neither forwards: what comes in on one cannot leave by the other.
 
+use crate::connections::Connections;
 use crate::nic::{Nic, NicCounters};
 use crate::random::random_seed;
 use alloc::boxed::Box;
@@ -35,6 +36,7 @@ pub struct Network {
     interface: Box<Interface>,
     sockets: SocketSet<'static>,
     next_port: u16,
+    connections: Connections,
 }
 
 impl core::fmt::Debug for Network {
@@ -57,6 +59,7 @@ impl Network {
             interface,
             sockets: SocketSet::new(vec![]),
             next_port: FIRST_EPHEMERAL_PORT + spread,
+            connections: Connections::default(),
         }
     }
 
@@ -125,7 +128,11 @@ impl Network {
     /// Takes in what has arrived and sends what is due. True if a socket may have changed.
     pub(crate) fn poll(&mut self, now_ns: u64) -> bool {
         let result = self.interface.poll(instant(now_ns), &mut self.nic, &mut self.sockets);
-        result == PollResult::SocketStateChanged
+        let changed = result == PollResult::SocketStateChanged;
+        if changed {
+            self.connections.look(&self.sockets);
+        }
+        changed
     }
 
     /// When [`Network::poll`] is due again, in monotonic time; at once if a frame is waiting. With a full ring

@@ -10,7 +10,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
-use uni_guest::Counter;
+use uni_guest::Tally;
 use uni_guest::sources::LinkCounters;
 use virtio_drivers::device::net::VirtIONetRaw;
 use virtio_drivers::transport::{InterruptStatus, SomeTransport};
@@ -31,7 +31,7 @@ pub(crate) struct NicCounters {
     /// Frames received, and frames handed to the device.
     pub(crate) carried: LinkCounters,
     /// Frames lost in the guest, either way: a ring or the device refused them.
-    pub(crate) dropped_frames: Counter,
+    pub(crate) dropped_frames: Tally,
 }
 
 /// Addresses are the same for the CPU and the device: memory is mapped one to one.

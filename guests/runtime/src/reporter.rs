@@ -1,5 +1,5 @@
-//! Carries the bytes of the monitoring: the agent's connection to the collector, the control port, and syslog.
-//! What is said is `uni-guest`'s business; this file only moves it over one link.
+//! Carries the bytes of the monitoring: the agent's connection to the collector, the control port, Prometheus's, and
+//! syslog. What is said is `uni-guest`'s business; this file only moves it over one link.
 
 use crate::clock;
 use crate::exchange::{Buffers, Exchange, Input, Progress};
@@ -15,8 +15,9 @@ use smoltcp::time::Duration;
 use smoltcp::wire::{IpProtocol, IpVersion};
 use uni_guest::agent::Action;
 use uni_guest::control::{ControlProgress, ControlSession};
+use uni_guest::scrape::REQUEST_NS;
 use uni_guest::syslog::MAX_MESSAGE_BYTES;
-use uni_guest::{Agent, Arguments, Logs, SinkWatch, SyslogQueue};
+use uni_guest::{Agent, Arguments, Logs, ScrapeSession, SinkWatch, SyslogQueue};
 
 /// A collector that acknowledges nothing for so long is taken for gone: a new connection finds it sooner than
 /// ever longer waits for this one.
@@ -26,6 +27,9 @@ const COLLECTOR_TRANSMIT_BYTES: usize = 16 * 1024;
 /// Connections to the control port at one time.
 const CONTROL_CONNECTIONS: usize = 4;
 const CONTROL_BUFFERS: Buffers = Buffers { receive_bytes: 1024, transmit_bytes: 4096 };
+/// Connections from Prometheus at one time.
+const SCRAPE_CONNECTIONS: usize = 2;
+const SCRAPE_BUFFERS: Buffers = Buffers { receive_bytes: 1024, transmit_bytes: 8192 };
 const SYSLOG_SOURCE_PORT: u16 = 514;
 /// How long a datagram waits for its way to be found, and then makes way for others: smoltcp asks for one address a
 /// second, whoever wants to know, and an address that nobody has would keep the rest from being found.
@@ -49,6 +53,7 @@ pub(crate) struct Reporter {
     socket: SocketHandle,
     collector: Collector,
     control: Vec<Exchange<ControlSession>>,
+    scrapes: Vec<Exchange<ScrapeSession>>,
     syslog: Option<Syslog>,
 }
 
@@ -76,16 +81,21 @@ enum Way {
 }
 
 impl Reporter {
-    /// Opens what the arguments ask for. `queue` holds the log lines meant for the syslog sink.
+    /// Opens what the arguments ask for, and `metrics_port` for Prometheus. `queue` holds the log lines meant for the
+    /// syslog sink.
     pub(crate) fn new(
         network: &mut Network,
         arguments: &Arguments,
+        metrics_port: Option<u16>,
         logs: &Logs,
         queue: &SyslogQueue,
     ) -> Self {
         let sockets = network.sockets();
         let control = arguments.control_port.map_or_else(Vec::new, |port| {
             (0..CONTROL_CONNECTIONS).map(|_| Exchange::new(sockets, port, CONTROL_BUFFERS)).collect()
+        });
+        let scrapes = metrics_port.map_or_else(Vec::new, |port| {
+            (0..SCRAPE_CONNECTIONS).map(|_| Exchange::new(sockets, port, SCRAPE_BUFFERS)).collect()
         });
         let buffer = |bytes| tcp::SocketBuffer::new(vec![0; bytes]);
         let mut socket = tcp::Socket::new(buffer(COLLECTOR_RECEIVE_BYTES), buffer(COLLECTOR_TRANSMIT_BYTES));
@@ -95,6 +105,7 @@ impl Reporter {
             socket: sockets.add(socket),
             collector: Collector::Away,
             control,
+            scrapes,
             syslog: arguments.syslog.map(|sink| Syslog::new(network, SinkWatch::new(sink, logs), queue)),
         }
     }
@@ -110,13 +121,17 @@ impl Reporter {
         self.follow_connection(agent, network, now_ns);
         self.send(agent, network);
         let control_ns = self.serve_control(agent, network, now_ns);
+        let scrape_ns = self.serve_scrapes(agent, network, now_ns);
         let syslog_ns = self.syslog.as_mut().and_then(|syslog| syslog.turn(network, now_ns));
-        [control_ns, syslog_ns, agent.next_deadline()].into_iter().flatten().min()
+        [control_ns, scrape_ns, syslog_ns, agent.next_deadline()].into_iter().flatten().min()
     }
 
     /// Closes all connections in good order.
     pub(crate) fn close(&mut self, network: &mut Network) {
         for place in &mut self.control {
+            place.close(network.sockets());
+        }
+        for place in &mut self.scrapes {
             place.close(network.sockets());
         }
         network.sockets().get_mut::<tcp::Socket<'_>>(self.socket).close();
@@ -174,6 +189,18 @@ impl Reporter {
         };
         let sockets = network.sockets();
         self.control.iter_mut().filter_map(|place| place.turn(sockets, now_ns, &mut converse)).min()
+    }
+
+    fn serve_scrapes(&mut self, agent: &mut Agent, network: &mut Network, now_ns: u64) -> Option<u64> {
+        let mut converse = |session: &mut ScrapeSession, input: Input<'_>, started_ns: u64| match input {
+            Input::Bytes(bytes) => match agent.handle_scrape_input(session, bytes) {
+                None => Progress::More { until_ns: started_ns + REQUEST_NS },
+                Some(answer) => Progress::Answer { bytes: answer.into_bytes(), at_ns: now_ns },
+            },
+            Input::End | Input::Silence => Progress::Close,
+        };
+        let sockets = network.sockets();
+        self.scrapes.iter_mut().filter_map(|place| place.turn(sockets, now_ns, &mut converse)).min()
     }
 }
 

@@ -9,8 +9,16 @@ use crate::wall::WallClock;
 use crate::{clock, config, console, devices, fw_cfg, interrupts, power, roles, rtc};
 use alloc::string::String;
 use alloc::vec::Vec;
+use uni_guest::source;
+use uni_guest::sources::{self, ClockSteps};
 use uni_guest::syslog::DEFAULT_QUEUE_MESSAGES;
 use uni_guest::{Arguments, Log, Logs, OptionSpec, Registry, SyslogQueue};
+
+static CLOCK_STEPS: ClockSteps = ClockSteps::new();
+
+source! {
+    static CLOCK: Source = sources::clock(&CLOCK_STEPS.fields());
+}
 
 /// Where the host may leave the time at which it started the machine, in nanoseconds since 1970:
 /// `-fw_cfg name=opt/uni/start-ns,string=...`.
@@ -137,6 +145,7 @@ impl System {
             let stepped = wall.observe(reading);
             clock::set_wall_offset_ns(wall.offset_ns());
             if let Some(off_ns) = stepped {
+                CLOCK_STEPS.count(off_ns);
                 self.log.warning(format_args!("wall clock was off by {} ms: stepped", off_ns / 1_000_000));
             }
         }

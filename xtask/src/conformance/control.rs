@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value as Json;
-use uni_guest::{Control, ControlProgress, ControlSession, Controlled, Log, Logs, Registry, Source};
+use uni_guest::{Control, ControlProgress, ControlSession, Controlled, Log, Logs, Periodic, Registry};
 use uni_wire::control::{HELP, MAX_COMMAND_BYTES};
 
 use super::recorded::stands_for;
@@ -147,7 +147,7 @@ fn replay(setup: Setup, sent: &[&str]) -> Replies {
     let (mut control, mut registry, logs) = (Control::default(), Registry::new(), Logs::default());
     let ends: Vec<Log> = setup.logs.iter().map(|name| logs.source(name, "")).collect();
     for (name, tag) in setup.metrics {
-        let source = Source::new(name, |_| {});
+        let source = Periodic::new(name, |_| {});
         registry.register(if tag.is_empty() { source } else { source.tag(tag, "x") });
     }
     sent.iter()

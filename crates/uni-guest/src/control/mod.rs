@@ -218,6 +218,7 @@ impl ControlSession {
             on.control.refuse(on.log);
             return Err(ControlError::Unauthenticated);
         }
+        on.registry.adopt();
         match command? {
             Command::SetLogs(items) => set_logs(&items, on)?,
             Command::SetMetrics(items) => set_metrics(&items, on)?,
@@ -263,11 +264,7 @@ fn set_logs<'a>(items: &LogItems<'a>, on: &mut Controlled<'_>) -> Result<(), Con
 /// First `*`, then tags, then sources, in the order of the command.
 fn set_metrics<'a>(items: &MetricItems<'a>, on: &mut Controlled<'_>) -> Result<(), ControlError<'a>> {
     for item in items.limited() {
-        if let MetricTarget::Source(name) = item.target
-            && !on.registry.has(name)
-        {
-            return Err(ControlError::UnknownSource(name));
-        }
+        on.registry.check(item.target, item.switch)?;
     }
     let mut items: Vec<_> = items.limited().collect();
     items.sort_by_key(|item| match item.target {
@@ -363,7 +360,7 @@ impl<'a> List<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
+    use crate::Periodic;
     use ControlProgress::{Close, NeedMore, Reply, ReplyAndClose};
     use alloc::string::ToString;
     use proptest::prelude::*;
@@ -382,8 +379,8 @@ mod tests {
     impl Bench {
         fn new(token: Option<&str>) -> Self {
             let (mut registry, logs) = (Registry::new(), Logs::default());
-            registry.register(Source::new("gc", |_| {}));
-            registry.register(Source::new("net", |_| {}).tag("link", "x"));
+            registry.register(Periodic::new("gc", |_| {}));
+            registry.register(Periodic::new("net", |_| {}).tag("link", "x"));
             drop(logs.source("dns", ""));
             let log = logs.source("control", "");
             Self { control: Control::new(token.and_then(Token::new)), registry, logs, log, now_ns: 0 }

@@ -2,7 +2,7 @@
 //! `fuzz/`.
 
 use uni_guest::control::{Control, Controlled, MAX_COMMANDS, Token};
-use uni_guest::{ControlProgress, ControlSession, Log, Logs, Registry, Source};
+use uni_guest::{ControlProgress, ControlSession, Log, Logs, Periodic, Registry};
 
 const SECOND_NS: u64 = 1_000_000_000;
 const TOKEN: &str = "sesame";
@@ -18,8 +18,8 @@ struct Guest {
 impl Guest {
     fn new(guarded: bool) -> Self {
         let (mut registry, logs) = (Registry::new(), Logs::default());
-        registry.register(Source::new("a", |_| {}).tag("t", "x"));
-        registry.register(Source::new("b", |_| {}));
+        registry.register(Periodic::new("a", |_| {}).tag("t", "x"));
+        registry.register(Periodic::new("b", |_| {}));
         let log = logs.source("a", "");
         drop(logs.source("b", ""));
         let token = if guarded { Token::new(TOKEN) } else { None };
