@@ -1,33 +1,15 @@
 //! The guests by themselves, on QEMU started by hand: boot, exit codes, power button, control port, points
 //! that outlive an absent collector, and collectors and syslog sinks that are not there.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use black_box::{PATIENCE, eventually, free_port, free_udp_port, guest};
-
-/// A machine type and what a network card is called there.
-#[derive(Clone, Copy, Debug)]
-struct OnMachine {
-    machine: &'static str,
-    card: &'static str,
-    card_options: &'static str,
-}
-
-/// Every guest runs on both.
-const MACHINES: [OnMachine; 2] = [
-    OnMachine { machine: "microvm", card: "virtio-net-device", card_options: "" },
-    OnMachine {
-        machine: "q35,usb=off,sata=off,smbus=off",
-        card: "virtio-net-pci",
-        card_options: ",romfile=",
-    },
-];
+use black_box::by_hand::{MACHINES, OnMachine, Qemu};
+use black_box::control::control;
+use black_box::{PATIENCE, eventually, free_port, free_udp_port};
 
 /// Runs one test on every machine.
 fn on_each(test: impl Fn(OnMachine, &Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
@@ -37,95 +19,20 @@ fn on_each(test: impl Fn(OnMachine, &Path) -> anyhow::Result<()>) -> anyhow::Res
     })
 }
 
-/// QEMU with one guest, both links on user-mode networks; killed when dropped.
-struct Qemu {
-    child: Child,
-    console: std::path::PathBuf,
-    qmp: std::path::PathBuf,
-}
-
-impl Qemu {
-    fn boot(dir: &Path, on: OnMachine, image: &str, control: u16, args: &str) -> anyhow::Result<Self> {
-        let dir = tempfile::tempdir_in(dir)?.keep();
-        let (console, qmp) = (dir.join("console"), dir.join("qmp"));
-        let card = |link, mac| format!("{},netdev={link},mac={mac}{}", on.card, on.card_options);
-        let child = Command::new("qemu-system-x86_64")
-            .args(["-M", on.machine, "-accel", "tcg", "-cpu", "max", "-m", "32M"])
-            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
-            .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
-            .args(["-serial", &format!("file:{}", console.display())])
-            .args(["-qmp", &format!("unix:{},server=on,wait=off", qmp.display())])
-            .args(["-netdev", "user,id=service", "-device", &card("service", "02:75:6e:00:00:01")])
-            .arg("-netdev")
-            .arg(format!("user,id=management,net=10.0.3.0/24,hostfwd=tcp:127.0.0.1:{control}-:2323"))
-            .args(["-device", &card("management", "02:75:6e:01:00:01")])
-            .arg("-kernel")
-            .arg(guest(image))
-            .args(["-append", args])
-            .stdin(Stdio::null())
-            .spawn()
-            .context("start qemu-system-x86_64")?;
-        Ok(Self { child, console, qmp })
-    }
-
-    fn console(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned()
-    }
-
-    fn wait_for(&self, text: &str) -> anyhow::Result<()> {
-        eventually(text, || {
-            ensure!(self.console().contains(text), "console: {}", self.console());
-            Ok(())
-        })
-    }
-
-    /// QEMU's exit status once it has ended by itself.
-    fn status(&mut self) -> anyhow::Result<i32> {
-        let child = &mut self.child;
-        let status = eventually("QEMU to end", || child.try_wait()?.context("still running"))?;
-        status.code().context("ended by a signal")
-    }
-
-    fn press_power_button(&self) -> anyhow::Result<()> {
-        let mut stream = UnixStream::connect(&self.qmp)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        let mut lines = BufReader::new(stream.try_clone()?);
-        let mut line = String::new();
-        for command in ["qmp_capabilities", "system_powerdown"] {
-            lines.read_line(&mut line)?;
-            writeln!(stream, "{{\"execute\":\"{command}\"}}")?;
-        }
-        lines.read_line(&mut line)?;
-        Ok(())
-    }
-}
-
-impl Drop for Qemu {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A guest whose control port is `control` on this machine.
+fn boot(dir: &Path, on: OnMachine, image: &str, control: u16, args: &str) -> anyhow::Result<Qemu> {
+    let management = format!("net=10.0.3.0/24,hostfwd=tcp:127.0.0.1:{control}-:2323");
+    Qemu::boot(dir, on, image, &management, args)
 }
 
 const ADDRESSES: &str =
     "--name=web --ipv4=10.0.2.15/24 --ipv4-gateway=10.0.2.2 --management-ipv4=10.0.3.15/24";
 
-/// One command, one answer, as the existing tools do it: no newline, wait for the close.
-fn control(port: u16, command: &str) -> anyhow::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(command.as_bytes())?;
-    stream.shutdown(Shutdown::Write)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer.trim_end().to_owned())
-}
-
 #[test]
 fn the_power_button_ends_a_guest_in_order() -> anyhow::Result<()> {
     on_each(|on, dir| {
         for image in ["hello", "http", "leaky", "plain"] {
-            let mut qemu = Qemu::boot(dir, on, image, free_port()?, ADDRESSES)?;
+            let mut qemu = boot(dir, on, image, free_port()?, ADDRESSES)?;
             qemu.wait_for("service link is up")?;
             qemu.press_power_button()?;
             ensure!(qemu.status()? == 0, "console: {}", qemu.console());
@@ -139,11 +46,11 @@ fn the_power_button_ends_a_guest_in_order() -> anyhow::Result<()> {
 #[test]
 fn a_power_button_pressed_again_and_again_ends_a_guest_that_is_only_booting() -> anyhow::Result<()> {
     on_each(|on, dir| {
-        let mut qemu = Qemu::boot(dir, on, "hello", free_port()?, ADDRESSES)?;
+        let mut qemu = boot(dir, on, "hello", free_port()?, ADDRESSES)?;
         let status = eventually("QEMU to end by its button", || {
             // no socket yet, or no QEMU any more
             let _ = qemu.press_power_button();
-            qemu.child.try_wait()?.context("still running")
+            qemu.try_wait()?.context("still running")
         })?;
         ensure!(status.code() == Some(0), "{status}; console: {}", qemu.console());
         Ok(())
@@ -156,7 +63,7 @@ fn unknown_arguments_end_with_64_and_a_message() -> anyhow::Result<()> {
         for (image, argument) in
             [("hello", "--bogus=1"), ("hello", "--leak-rate=1"), ("leaky", "--leak-rate=x")]
         {
-            let mut qemu = Qemu::boot(dir, on, image, free_port()?, &format!("--name=web {argument}"))?;
+            let mut qemu = boot(dir, on, image, free_port()?, &format!("--name=web {argument}"))?;
             // isa-debug-exit: (64 << 1) | 1
             ensure!(qemu.status()? == 129, "console: {}", qemu.console());
             let option = argument.split('=').next().unwrap_or_default();
@@ -170,7 +77,7 @@ fn unknown_arguments_end_with_64_and_a_message() -> anyhow::Result<()> {
 fn the_control_port_answers_and_changes_what_is_sent() -> anyhow::Result<()> {
     on_each(|on, dir| {
         let port = free_port()?;
-        let qemu = Qemu::boot(dir, on, "http", port, ADDRESSES)?;
+        let qemu = boot(dir, on, "http", port, ADDRESSES)?;
         qemu.wait_for("no monitor")?;
         let levels = eventually("an answer", || {
             let answer = control(port, "l*")?;
@@ -228,7 +135,7 @@ fn points_made_while_the_collector_is_away_are_sent_later_with_their_own_time() 
     on_each(|on, dir| {
         let collector = free_port()?;
         let args = format!("{ADDRESSES} --monitor=10.0.3.2:{collector} --interval=1");
-        let qemu = Qemu::boot(dir, on, "hello", free_port()?, &args)?;
+        let qemu = boot(dir, on, "hello", free_port()?, &args)?;
         // nobody listens: the guest says so once
         qemu.wait_for("not reachable")?;
         std::thread::sleep(Duration::from_secs(4));
@@ -290,7 +197,7 @@ fn a_collector_that_closes_every_connection_is_tried_seldom_reported_once_and_gi
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let args = format!("{ADDRESSES} --monitor=10.0.3.2:{} --interval=1", listener.local_addr()?.port());
-    let qemu = Qemu::boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
+    let qemu = boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
     let mut taken = eventually("a connection", || take_and_close(&listener)?.context("none yet"))?;
     let end = Instant::now() + Duration::from_secs(10);
     let mut connections = 1;
@@ -328,8 +235,7 @@ fn a_dead_syslog_sink_is_reported_on_the_console_once() -> anyhow::Result<()> {
     ];
     for (sink, reasons) in reasons {
         let port = free_port()?;
-        let qemu =
-            Qemu::boot(dir.path(), MACHINES[0], "hello", port, &format!("{ADDRESSES} --syslog={sink}"))?;
+        let qemu = boot(dir.path(), MACHINES[0], "hello", port, &format!("{ADDRESSES} --syslog={sink}"))?;
         let warning = format!("[WARNING] [syslog] syslog sink {sink} is not reachable: ");
         qemu.wait_for(&warning)?;
         let is_said = |reason: &&str| qemu.console().contains(&format!("{warning}{reason}"));
@@ -350,7 +256,7 @@ fn a_syslog_sink_that_lives_is_not_warned_of() -> anyhow::Result<()> {
     let sink = std::net::UdpSocket::bind("127.0.0.1:0")?;
     sink.set_read_timeout(Some(PATIENCE))?;
     let args = format!("{ADDRESSES} --syslog=10.0.3.2:{}", sink.local_addr()?.port());
-    let qemu = Qemu::boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
+    let qemu = boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
     let mut bytes = [0; 2048];
     let (len, _) = sink.recv_from(&mut bytes)?;
     ensure!(bytes[..len].starts_with(b"<30>"), "{}", bytes[..len].escape_ascii());
@@ -365,7 +271,7 @@ fn a_guest_that_does_not_ask_for_monitoring_reports_nothing_and_opens_no_port() 
         let (collector, port) = (TcpListener::bind("127.0.0.1:0")?, free_port()?);
         collector.set_nonblocking(true)?;
         let args = format!("{ADDRESSES} --monitor=10.0.3.2:{} --interval=1", collector.local_addr()?.port());
-        let qemu = Qemu::boot(dir, on, "plain", port, &args)?;
+        let qemu = boot(dir, on, "plain", port, &args)?;
         qemu.wait_for("hello from web")?;
         std::thread::sleep(Duration::from_secs(2));
         let came = collector.accept().map(|(stream, _)| stream);

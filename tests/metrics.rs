@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
-use black_box::{Daemon, eventually, free_port, guest, python, workspace};
-use serde_json::Value;
+use black_box::prometheus::Prometheus;
+use black_box::{Daemon, eventually, guest, python, workspace};
 
 fn start(state: &Path) -> anyhow::Result<Daemon> {
     Daemon::start(state, &["--metrics-addr", "127.0.0.1:0"])
@@ -258,55 +258,17 @@ fn pipe(command: &mut Command, input: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8([output.stdout, output.stderr].concat())?)
 }
 
-/// A running Prometheus; dropped, it is ended.
-struct Prometheus {
-    child: Child,
-    port: u16,
-}
-
-impl Prometheus {
-    fn start(dir: &Path, target: &str) -> anyhow::Result<Self> {
-        let (config, port) = (dir.join("prometheus.yml"), free_port()?);
-        std::fs::write(
-            &config,
-            format!(
-                "global:\n  scrape_interval: 1s\nscrape_configs:\n  - job_name: 'unid'\n    static_configs:\n      \
-                 - targets: ['{target}']\n"
-            ),
-        )?;
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", config.display()))
-            .arg(format!("--storage.tsdb.path={}", dir.join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdin(Stdio::null())
-            .stderr(std::fs::File::create(dir.join("prometheus.log"))?)
-            .spawn()
-            .context("start prometheus; Debian has it in the package of that name")?;
-        Ok(Self { child, port })
-    }
-
-    /// The value of the first series that an instant query finds.
-    fn ask(&self, query: &str) -> anyhow::Result<f64> {
-        let url = format!("http://127.0.0.1:{}/api/v1/query", self.port);
-        let answer: Value = ureq::get(&url).query("query", query).call()?.body_mut().read_json()?;
-        let value = answer["data"]["result"][0]["value"][1].as_str();
-        Ok(value.with_context(|| format!("{query}: {answer}"))?.parse()?)
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[test]
 fn a_real_prometheus_scrapes_it() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
     let daemon = start(&state.path().join("s"))?;
     let port = daemon.address("metrics")?.rsplit_once(':').context("a port")?.1.to_owned();
-    let prometheus = Prometheus::start(state.path(), &format!("localhost:{port}"))?;
+    let prometheus = Prometheus::start(
+        state.path(),
+        &format!(
+            "scrape_configs:\n  - job_name: 'unid'\n    static_configs:\n      - targets: ['localhost:{port}']\n"
+        ),
+    )?;
     let image = guest("hello").display().to_string();
     daemon.uni_ok(&["run", &image, "--name", "web", "--memory", "32M"])?;
     let is = |query: &str, wanted: f64| -> anyhow::Result<()> {

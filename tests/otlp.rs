@@ -1,94 +1,42 @@
 //! Traces of VM operations, as a real collector gets them by OTLP: gRPC and HTTP, there, gone and silent.
 //!
-//! Owns the collector, a Python peer made of OpenTelemetry's published protobufs.
+//! Owns nothing: the collector is the harness's.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use black_box::{Daemon, bin_dir, eventually, free_port, guest, python, workspace};
+use black_box::otlp::Collector;
+use black_box::{Daemon, bin_dir, eventually, free_port, guest};
 use serde_json::{Value, json};
 
-/// What the receiver is made of.
-const PACKAGES: [&str; 2] = ["opentelemetry-proto==1.45.2", "grpcio==1.85.1"];
 /// What an operation may take longer because of a collector that does not answer.
 const SLOWER: Duration = Duration::from_secs(2);
 /// What the daemon's end may take longer: the flush's deadline, and a little.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// A collector; dropped, it is ended.
-struct Collector {
-    child: Child,
-    port: u16,
-    requests: Arc<Mutex<Vec<Value>>>,
+/// Waits for a number of traces, by the events of their parents, and gives them in the order of their starts.
+fn traces(collector: &Collector, events: &[&str]) -> anyhow::Result<Vec<Trace>> {
+    eventually(&format!("traces of {events:?}"), || {
+        let spans = collector.spans();
+        let parents = spans.iter().filter(|span| span["name"] == "vm.lifecycle").cloned();
+        let mut traces: Vec<_> =
+            parents.map(|parent| Trace { children: children(&spans, &parent), parent }).collect();
+        traces.sort_by_key(|trace| trace.parent["start"].as_u64());
+        let found: Vec<_> = traces.iter().map(|trace| text(&trace.parent, "vm.event")).collect();
+        ensure!(found == events, "{found:?}");
+        Ok(traces)
+    })
 }
 
-impl Collector {
-    /// Listens for `grpc` or `http` on `port`, 0 for any.
-    fn start(how: &str, port: u16) -> anyhow::Result<Self> {
-        let mut child = Command::new(python::venv(&PACKAGES)?)
-            .arg(workspace().join("tests/peers/otlp_receiver.py"))
-            .args([how, &port.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-        let port = lines.next().context("the receiver ended")??.parse()?;
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&requests);
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let request = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                seen.lock().unwrap_or_else(PoisonError::into_inner).push(request);
-            }
-        });
-        Ok(Self { child, port, requests })
-    }
-
-    fn requests(&self) -> Vec<Value> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn spans(&self) -> Vec<Value> {
-        self.requests()
-            .iter()
-            .flat_map(|request| request["spans"].as_array().cloned().unwrap_or_default())
-            .collect()
-    }
-
-    /// Waits for a number of traces, by the events of their parents, and gives them in the order of their starts.
-    fn traces(&self, events: &[&str]) -> anyhow::Result<Vec<Trace>> {
-        eventually(&format!("traces of {events:?}"), || {
-            let mut traces: Vec<_> = self
-                .spans()
-                .into_iter()
-                .filter(|span| span["name"] == "vm.lifecycle")
-                .map(|parent| Trace { children: self.children(&parent), parent })
-                .collect();
-            traces.sort_by_key(|trace| trace.parent["start"].as_u64());
-            let found: Vec<_> = traces.iter().map(|trace| text(&trace.parent, "vm.event")).collect();
-            ensure!(found == events, "{found:?}");
-            Ok(traces)
-        })
-    }
-
-    fn children(&self, parent: &Value) -> Vec<Value> {
-        let mut children: Vec<_> =
-            self.spans().into_iter().filter(|span| span["parent_id"] == parent["span_id"]).collect();
-        children.sort_by_key(|span| span["start"].as_u64());
-        children
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn children(spans: &[Value], parent: &Value) -> Vec<Value> {
+    let mut children: Vec<_> =
+        spans.iter().filter(|span| span["parent_id"] == parent["span_id"]).cloned().collect();
+    children.sort_by_key(|span| span["start"].as_u64());
+    children
 }
 
 /// One operation.
@@ -177,7 +125,7 @@ fn uni(daemon: &Daemon, variables: &[(&str, &str)], args: &[&str]) -> anyhow::Re
 fn each_operation_is_a_trace(how: &str, address: impl Fn(u16) -> String, shown: &str) -> anyhow::Result<()> {
     let collector = Collector::start(how, 0)?;
     let state = tempfile::tempdir()?;
-    let mut daemon = Daemon::start(state.path(), &["--trace-addr", &address(collector.port)])?;
+    let mut daemon = Daemon::start(state.path(), &["--trace-addr", &address(collector.port())])?;
     let image = guest("http").display().to_string();
 
     let first = run(&daemon, "first")?;
@@ -189,7 +137,7 @@ fn each_operation_is_a_trace(how: &str, address: impl Fn(u16) -> String, shown: 
     let third = run(&daemon, "third")?;
     let refused = refused_run(&daemon)?;
     let traces =
-        collector.traces(&["create", "stop", "create", "kill", "remove", "stop", "create", "create"])?;
+        traces(&collector, &["create", "stop", "create", "kill", "remove", "stop", "create", "create"])?;
 
     let parts: [&[&str]; 8] = [
         &["vm.create", "vm.start"],
@@ -265,7 +213,7 @@ fn readopted(collector: &Collector, daemon: &mut Daemon, id: &str) -> anyhow::Re
         }
         daemon.restart()?;
         events.push("readopt".to_owned());
-        let traces = collector.traces(&events.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let traces = traces(collector, &events.iter().map(String::as_str).collect::<Vec<_>>())?;
         let last = traces.last().context("no trace")?;
         last.check(&["vm.readopt"])?;
         last.succeeded()?;
@@ -308,7 +256,7 @@ fn a_callers_trace_goes_on_and_a_malformed_one_costs_nothing() -> anyhow::Result
     const SPAN: &str = "b7ad6b7169203331";
     let collector = Collector::start("grpc", 0)?;
     let state = tempfile::tempdir()?;
-    let daemon = Daemon::start(state.path(), &["--trace-addr", &format!("127.0.0.1:{}", collector.port)])?;
+    let daemon = Daemon::start(state.path(), &["--trace-addr", &format!("127.0.0.1:{}", collector.port())])?;
     let sampled = format!("00-{TRACE}-{SPAN}-01");
     let not_sampled = format!("00-{TRACE}-{SPAN}-00");
     for variables in [
@@ -321,7 +269,7 @@ fn a_callers_trace_goes_on_and_a_malformed_one_costs_nothing() -> anyhow::Result
     }
     daemon.uni(&["rm", "nobody"])?;
     // the caller that records nothing wants nothing recorded
-    let traces = collector.traces(&["stop", "stop", "stop", "remove"])?;
+    let traces = traces(&collector, &["stop", "stop", "stop", "remove"])?;
     let parents: Vec<_> = traces.iter().map(|trace| &trace.parent).collect();
     ensure!(parents[0]["trace_id"] == TRACE && parents[0]["parent_id"] == SPAN, "{parents:#?}");
     ensure!(parents[0]["trace_state"] == "vendor=1" && traces[0].children.len() == 1, "{traces:#?}");
@@ -466,13 +414,13 @@ fn call_often(daemon: &Daemon, times: usize) -> anyhow::Result<()> {
 fn the_daemons_end_delivers_the_last_spans() -> anyhow::Result<()> {
     let collector = Collector::start("http", 0)?;
     let state = tempfile::tempdir()?;
-    let url = format!("http://127.0.0.1:{}/other/path", collector.port);
+    let url = format!("http://127.0.0.1:{}/other/path", collector.port());
     let mut daemon = Daemon::start(state.path(), &["--trace-addr", &url])?;
     daemon.uni(&["stop", "nobody"])?;
     daemon.uni(&["rm", "nobody"])?;
     // before the batch's time is over
     daemon.terminate()?;
-    let traces = collector.traces(&["stop", "remove"])?;
+    let traces = traces(&collector, &["stop", "remove"])?;
     traces[0].check(&["vm.stop"])?;
     ensure!(
         collector.requests()[0]["how"] == "/other/path application/x-protobuf",

@@ -3,11 +3,15 @@
 //! Owns processes it started (all are ended with it) and free ports. Shared by the black-box tests and by
 //! `cargo xtask demo`. Never looks inside a program: it uses what a user has.
 
+pub mod by_hand;
+pub mod control;
 pub mod influxd;
+pub mod otlp;
+pub mod prometheus;
 pub mod python;
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, UdpSocket};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -60,6 +64,16 @@ pub fn free_udp_port() -> anyhow::Result<u16> {
     Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
+/// `wanted` if nobody on this machine listens there, else a free one: a document's port, where it can be had.
+///
+/// # Errors
+/// When the machine has none.
+pub fn port_or_free(wanted: u16) -> anyhow::Result<u16> {
+    // a listener on all addresses, or one of IPv6, keeps a client from finding ours
+    let is_taken = TcpStream::connect(("localhost", wanted)).is_ok();
+    if !is_taken && TcpListener::bind(("127.0.0.1", wanted)).is_ok() { Ok(wanted) } else { free_port() }
+}
+
 /// Asks `check` again and again until it gives a value.
 ///
 /// # Errors
@@ -93,10 +107,15 @@ pub fn boot_sector(text: &[u8], for_ever: bool) -> Vec<u8> {
     sector
 }
 
+/// Listeners that a daemon has on free ports unless its flags say otherwise.
+const LISTENERS: [&str; 3] = ["--line-addr", "--api-addr", "--ui-addr"];
+
 /// A running `unid`; dropped, it and its VMs are ended.
 #[derive(Debug)]
 pub struct Daemon {
     state_dir: PathBuf,
+    /// Where `unid` is to find the state directory by itself.
+    home: Option<PathBuf>,
     flags: Vec<String>,
     child: Option<Child>,
     log: Arc<Mutex<Vec<String>>>,
@@ -108,8 +127,21 @@ impl Daemon {
     /// # Errors
     /// When it does not start; with its log.
     pub fn start(state_dir: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(state_dir.to_path_buf(), None, flags)
+    }
+
+    /// Starts `unid` for a user whose home directory is `home`: its state is in `~/.uni`.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_at_home(home: &Path, flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start_in(home.join(".uni"), Some(home.to_path_buf()), flags)
+    }
+
+    fn start_in(state_dir: PathBuf, home: Option<PathBuf>, flags: &[&str]) -> anyhow::Result<Self> {
         let mut daemon = Self {
-            state_dir: state_dir.to_path_buf(),
+            state_dir,
+            home,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             child: None,
             log: Arc::default(),
@@ -184,12 +216,17 @@ impl Daemon {
 
     fn spawn(&mut self) -> anyhow::Result<()> {
         let program = bin_dir().join("unid");
-        let mut child = Command::new(&program)
-            .arg("--state-dir")
-            .arg(&self.state_dir)
+        let mut command = Command::new(&program);
+        match &self.home {
+            Some(home) => command.env("HOME", home).env_remove("UNI_STATE_DIR"),
+            None => command.arg("--state-dir").arg(&self.state_dir),
+        };
+        for listener in LISTENERS.iter().filter(|&&flag| !self.flags.iter().any(|given| given == flag)) {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+        let mut child = command
             .arg("--socket")
             .arg(self.socket())
-            .args(["--line-addr", "127.0.0.1:0", "--api-addr", "127.0.0.1:0", "--ui-addr", "127.0.0.1:0"])
             .args(&self.flags)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
