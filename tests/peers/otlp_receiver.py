@@ -79,7 +79,8 @@ class Http(BaseHTTPRequestHandler):
 def main():
     how, port = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 0
     if how == "grpc":
-        server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+        # a port that another collector has is refused, not shared
+        server = grpc.server(futures.ThreadPoolExecutor(max_workers=2), options=[("grpc.so_reuseport", 0)])
         rpc.add_TraceServiceServicer_to_server(Grpc(), server)
         print(server.add_insecure_port(f"127.0.0.1:{port}"), flush=True)
         server.start()

@@ -6,12 +6,13 @@
 pub mod by_hand;
 pub mod control;
 pub mod influxd;
+pub mod line_sink;
 pub mod otlp;
 pub mod prometheus;
 pub mod python;
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -62,16 +63,6 @@ pub fn free_port() -> anyhow::Result<u16> {
 /// When the machine has none.
 pub fn free_udp_port() -> anyhow::Result<u16> {
     Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// `wanted` if nobody on this machine listens there, else a free one: a document's port, where it can be had.
-///
-/// # Errors
-/// When the machine has none.
-pub fn port_or_free(wanted: u16) -> anyhow::Result<u16> {
-    // a listener on all addresses, or one of IPv6, keeps a client from finding ours
-    let is_taken = TcpStream::connect(("localhost", wanted)).is_ok();
-    if !is_taken && TcpListener::bind(("127.0.0.1", wanted)).is_ok() { Ok(wanted) } else { free_port() }
 }
 
 /// Asks `check` again and again until it gives a value.
@@ -136,6 +127,15 @@ impl Daemon {
     /// As [`Daemon::start`].
     pub fn start_at_home(home: &Path, flags: &[&str]) -> anyhow::Result<Self> {
         Self::start_in(home.join(".uni"), Some(home.to_path_buf()), flags)
+    }
+
+    /// Starts `unid` with `flag` (`--metrics-addr`, ...) on `:port`, or on a free one if another program has that.
+    ///
+    /// # Errors
+    /// As [`Daemon::start`].
+    pub fn start_at(state_dir: &Path, flag: &str, port: u16) -> anyhow::Result<Self> {
+        Self::start(state_dir, &[flag, &format!(":{port}")])
+            .or_else(|_| Self::start(state_dir, &[flag, ":0"]))
     }
 
     fn start_in(state_dir: PathBuf, home: Option<PathBuf>, flags: &[&str]) -> anyhow::Result<Self> {
@@ -244,14 +244,13 @@ impl Daemon {
             });
         }
         self.child = Some(child);
-        eventually("unid to answer on its control socket", || {
-            self.has_ended()?;
-            self.uni_json(&["status"]).map(drop)
-        })
-    }
-
-    fn has_ended(&mut self) -> anyhow::Result<()> {
-        let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+        let ended = eventually("unid to answer on its control socket", || {
+            let ended = self.child.as_mut().map(Child::try_wait).transpose()?.flatten();
+            if ended.is_none() {
+                self.uni_json(&["status"])?;
+            }
+            Ok(ended)
+        })?;
         if let Some(status) = ended {
             // the reader of stderr may still be at it
             std::thread::sleep(Duration::from_millis(50));
