@@ -99,7 +99,6 @@ impl Reporter {
         });
         let buffer = |bytes| tcp::SocketBuffer::new(vec![0; bytes]);
         let mut socket = tcp::Socket::new(buffer(COLLECTOR_RECEIVE_BYTES), buffer(COLLECTOR_TRANSMIT_BYTES));
-        socket.set_timeout(Some(COLLECTOR_SILENCE));
         socket.set_nagle_enabled(false);
         Self {
             socket: sockets.add(socket),
@@ -180,7 +179,11 @@ impl Reporter {
                 Ok(sent) => agent.handle_sent(sent),
             }
         }
-        agent.handle_unacknowledged(socket.send_queue());
+        let unacknowledged_bytes = socket.send_queue();
+        agent.handle_unacknowledged(unacknowledged_bytes);
+        // smoltcp counts silence even where there is nothing to acknowledge: between two reports there is
+        let awaits = self.collector == Collector::Connecting || unacknowledged_bytes > 0;
+        socket.set_timeout(awaits.then_some(COLLECTOR_SILENCE));
     }
 
     fn serve_control(&mut self, agent: &mut Agent, network: &mut Network, now_ns: u64) -> Option<u64> {
