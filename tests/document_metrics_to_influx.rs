@@ -94,6 +94,8 @@ fn adding_monitoring_the_command_line_of_a_unikernel_by_hand() -> anyhow::Result
         Ok(times)
     })?;
     ensure!((9_000..11_000).contains(&(times[1] - times[0])), "{times:?}");
+    // one connection for all reports
+    ensure!(daemon.number("SELECT max(reconnects) FROM agent WHERE vm = 'my.unikernel'")? == 0.0);
     // "each reported metrics includes a tag vm=<name>"
     let measurements = values(&daemon, "SHOW MEASUREMENTS")?;
     for wanted in ["gc", "memory", "logs", "net", "http_response"] {

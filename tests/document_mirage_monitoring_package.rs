@@ -33,7 +33,7 @@ fn metrics_go_to_influx_every_ten_seconds_and_logs_to_syslog_by_default() -> any
     ];
     // the control port's default is 2323
     let management = format!("net=10.0.3.0/24,hostfwd=tcp:127.0.0.1:{adjust}-:2323");
-    let _guest = Qemu::boot(dir.path(), MACHINES[0], "hello", &management, &args.join(" "))?;
+    let guest = Qemu::boot(dir.path(), MACHINES[0], "hello", &management, &args.join(" "))?;
     until_answering(adjust)?;
     let status = control(adjust, "m*")?;
     for source in ["*:enabled", "memory:enabled", "logs:enabled", "net:enabled"] {
@@ -52,6 +52,8 @@ fn metrics_go_to_influx_every_ten_seconds_and_logs_to_syslog_by_default() -> any
     })?;
     let apart = (times[1] - times[0]) / 1_000_000;
     ensure!((9_000..11_000).contains(&apart), "{apart} ms apart: {:#?}", lines.lines());
+    // the time between two reports is no reason to call the collector away
+    ensure!(!guest.console().contains("not reachable"), "{}", guest.console());
     // "the Influx wire protocol", as its inventor reads it
     let influxd = Influxd::start()?;
     query(influxd.url(), "", "ms", "CREATE DATABASE telegraf")?;
