@@ -144,9 +144,9 @@ fn idle_and_talkative_clients_of_the_control_socket_leave_room() -> anyhow::Resu
     let answer = call(&daemon, r#"{"jsonrpc":"2.0","id":7,"method":"VM.Fly"}"#)?;
     ensure!(answer["id"] == 7 && answer["error"]["code"] == -32601, "{answer}");
     let unsupported =
-        r#"{"jsonrpc":"2.0","id":8,"method":"VM.Run","params":{"image_path":"/x","memory_max":1}}"#;
+        r#"{"jsonrpc":"2.0","id":8,"method":"VM.Run","params":{"image_path":"/x","no_such_limit":1}}"#;
     let answer = call(&daemon, unsupported)?;
-    ensure!(answer["error"]["message"].as_str().is_some_and(|m| m.contains("memory_max")), "{answer}");
+    ensure!(answer["error"]["message"].as_str().is_some_and(|m| m.contains("no_such_limit")), "{answer}");
     // a slow HTTP client and one that sends its body a byte at a time hold only themselves
     let mut slow = Vec::new();
     for _ in 0..100 {
