@@ -1,5 +1,5 @@
 //! The page "Observability", section by section, by its own commands, addresses and words. What each part does beyond
-//! them is proven where it is at home: `metrics`, `otlp`, `logs`, `stats`, `ui_api`, `vm_store`.
+//! them is proven where it is at home: `metrics`, `otlp`, `logs`, `stats`, `ui_api`, `vm_store`, `limits`.
 //!
 //! Owns nothing. A port of the page is used where this machine has it free, else another. The page runs images by name
 //! (`myapp:latest`); this version runs them by path, so every `uni run` here names a file.
