@@ -258,7 +258,8 @@ fn beyond_loopback_every_request_needs_the_token() -> anyhow::Result<()> {
 
     // printf 'any:TOKEN' | base64
     let basic = "Basic YW55OmNvcnJlY3QtaG9yc2UtYmF0dGVyeS1zdGFwbGU=";
-    for given in [&format!("Bearer {TOKEN}"), &format!("Token {TOKEN}"), basic] {
+    for given in [&format!("Bearer {TOKEN}"), &format!("Token {TOKEN}"), &format!("Token any:{TOKEN}"), basic]
+    {
         for address in [&metrics, &query, &page] {
             let (status, body, _) = get(address, Some(("Authorization", given)))?;
             ensure!(status == 200, "{address} with {given}: {status} {body}");

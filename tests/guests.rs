@@ -1,7 +1,7 @@
 //! The guests by themselves, on QEMU started by hand: boot, exit codes, power button, control port, points
 //! that outlive an absent collector, and collectors and syslog sinks that are not there.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -104,7 +104,7 @@ fn the_control_port_answers_and_changes_what_is_sent() -> anyhow::Result<()> {
 fn commands_in_lines_need_the_token_and_changes_end_with_their_time() -> anyhow::Result<()> {
     on_each(|on, dir| {
         let port = free_port()?;
-        let qemu = Qemu::boot(dir, on, "hello", port, &format!("{ADDRESSES} --monitor-token=sesame"))?;
+        let qemu = boot(dir, on, "hello", port, &format!("{ADDRESSES} --monitor-token=sesame"))?;
         qemu.wait_for("no monitor")?;
         eventually("a refusal", || {
             ensure!(control(port, "l")? == "error: authentication required");
@@ -297,7 +297,7 @@ fn syslog_is_written_in_the_format_asked_for() -> anyhow::Result<()> {
         sink.set_read_timeout(Some(PATIENCE))?;
         let args =
             format!("{ADDRESSES} --syslog=10.0.3.2:{} --syslog-format={format}", sink.local_addr()?.port());
-        let _qemu = Qemu::boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
+        let _qemu = boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
         let mut bytes = [0; 2048];
         let (len, _) = sink.recv_from(&mut bytes)?;
         ensure!(has_shape(&bytes[..len], shape.as_bytes()), "{format}: {}", bytes[..len].escape_ascii());

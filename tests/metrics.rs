@@ -93,6 +93,7 @@ fn the_documented_seven_are_there_at_once_and_follow_the_vms() -> anyhow::Result
     ensure!(!daemon.uni(&["run", &image, "--memory", "32M", "--", "--no-such-argument=1"])?.status.success());
     let samples = scrape(&daemon)?;
     ensure!((samples[&event("stop")], samples[&event("kill")]) == (1.0, 1.0), "{samples:?}");
+    ensure!(samples[&event("start")] == 2.0, "{samples:?}");
     Ok(())
 }
 

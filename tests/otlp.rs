@@ -115,6 +115,20 @@ fn run(daemon: &Daemon, name: &str) -> anyhow::Result<String> {
     daemon.uni_ok(&["run", &image, "--name", name, "--memory", "32M"])
 }
 
+#[test]
+fn a_vm_that_removes_itself_leaves_a_trace_of_it() -> anyhow::Result<()> {
+    let collector = Collector::start("grpc", 0)?;
+    let state = tempfile::tempdir()?;
+    let daemon = Daemon::start(state.path(), &["--trace-addr", &format!("127.0.0.1:{}", collector.port())])?;
+    let image = guest("http").display().to_string();
+    let id = daemon.uni_ok(&["run", &image, "--name", "once", "--memory", "32M", "--rm"])?;
+    daemon.uni_ok(&["stop", "once"])?;
+    let traces = traces(&collector, &["create", "stop", "remove"])?;
+    traces[2].check(&["vm.remove"])?;
+    traces[2].succeeded()?;
+    traces[2].is_about(&id, "once", "stopped")
+}
+
 /// `uni` with variables.
 fn uni(daemon: &Daemon, variables: &[(&str, &str)], args: &[&str]) -> anyhow::Result<Output> {
     let mut command = Command::new(bin_dir().join("uni"));

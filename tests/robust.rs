@@ -29,6 +29,9 @@ fn pages_of_other_sites_can_neither_read_nor_write() -> anyhow::Result<()> {
         ensure!(agent.get(&url).call()?.status() == 200, "{url}");
         // what a browser sends after DNS rebinding
         ensure!(agent.get(&url).header("Host", "evil.example.com").call()?.status() == 403, "{url}");
+        for origin in ["http://evil.example.com", "null"] {
+            ensure!(agent.get(&url).header("Origin", origin).call()?.status() == 403, "{url} {origin}");
+        }
     }
     let write = format!("http://{}/write?db=uni", daemon.address("api")?);
     ensure!(agent.post(&write).header("Origin", "http://evil.example.com").send("m f=1 1")?.status() == 403);

@@ -198,13 +198,14 @@ fn files_are_migrated_once_with_their_running_vms() -> anyhow::Result<()> {
     ensure!(file.contains("\"running\""), "{file}");
     daemon.uni_ok(&["rm", "gone"])?;
     daemon.uni_ok(&["rm", "old"])?;
-    // as an interrupted removal, or a copy brought back, leaves it
+    // a copy that somebody brought back
     put_record(state.path(), "9f2c41d07ab3", &original("9f2c41d07ab3", "old", "running").to_string())?;
     daemon.restart()?;
     logged(&daemon, &["migration complete", "migrated=0"])?;
     ensure!(inspect(&daemon, "web")? == stopped);
     let vms = daemon.uni_json(&["ps"])?;
     ensure!(vms.as_array().is_some_and(|vms| vms.len() == 1), "{vms}");
+    ensure!(vms_dir(state.path()).join("9f2c41d07ab3/state.json").exists(), "the copy is its owner's");
 
     // going back would show what is no longer true
     run(&daemon, "new")?;
@@ -330,6 +331,10 @@ fn an_installation_of_the_original_is_taken_over_by_both_stores() -> anyhow::Res
             shown.push(vm);
         }
         logged(&daemon, &["given one", "00000000000c"])?;
+        // the old name is kept, and still means the VM
+        ensure!(inspect(&daemon, "my app/1")?["id"] == "00000000000d");
+        ensure!(inspect(&daemon, "web-2")?["original_name"] == "web");
+        ensure!(inspect(&daemon, "web")?["id"] == "00000000000a");
         daemon.restart()?;
         for ((id, ..), before) in expected.iter().zip(shown) {
             ensure!(inspect(&daemon, id)? == before, "{flags:?}: {} was {before}", inspect(&daemon, id)?);

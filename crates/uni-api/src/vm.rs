@@ -120,6 +120,9 @@ pub struct VmDetail {
     /// The VM's name.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// What it was called in an older installation, where that is not a name here or was another's too.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub original_name: String,
     /// Guest memory, e.g. `256M`.
     pub memory: String,
     /// Virtual CPUs.

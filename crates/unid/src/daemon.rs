@@ -200,7 +200,7 @@ async fn serve(
 
     tracing::info!(socket = config.socket.display().to_string(), "unid listening");
     let outcome = until_stopped(&shutdown).await;
-    tracing::info!("unid shutting down; running VMs go on");
+    tracing::info!(running = app.manager.running().len(), "unid shutting down; running VMs go on");
     tasks.shutdown().await;
     sampler.stop();
     if let Some(push) = push {

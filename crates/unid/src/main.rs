@@ -68,12 +68,18 @@ fn usage(error: &clap::Error) -> ExitCode {
     if config::wants_json(std::env::args_os())
         && let Ok(log) = logging::Log::install(LogFormat::Json, logging::Levels::default())
     {
-        log.failed(&anyhow::anyhow!(error.render().to_string().trim_end().to_owned()));
+        log.failed(&anyhow::anyhow!(first_part(&error.render().to_string())));
         log.flush();
     } else {
         let _ = error.print();
     }
     ExitCode::FAILURE
+}
+
+/// What is wrong, in one line: without the usage that follows after a blank line.
+fn first_part(rendered: &str) -> String {
+    let part = rendered.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+    part.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// `unid shim --id ID --dir DIR`, looked at by hand: argument parsers cost memory that each VM would pay.

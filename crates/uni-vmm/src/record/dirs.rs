@@ -89,6 +89,18 @@ impl VmsDir {
         if mark.exists() { Ok(()) } else { File::create(mark).map(drop) }
     }
 
+    /// Removes the files of records in the directory of one VM, durably. What is gone already is no error.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub(super) fn remove_records(&self, id: VmId) -> io::Result<()> {
+        let dir = self.of(id);
+        for name in [STATE_FILE, DAMAGED_FILE] {
+            gone_is_fine(std::fs::remove_file(dir.join(name)))?;
+        }
+        gone_is_fine(File::open(&dir).and_then(|dir| dir.sync_all()))
+    }
+
     /// Removes the directory of one VM with all that is in it, durably. One that is gone already is no error.
     ///
     /// # Errors

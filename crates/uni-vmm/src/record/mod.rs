@@ -31,6 +31,9 @@ use crate::spec::{self, Limits, MAX_CPU_WEIGHT, Machine, PortMap, Proto, Spec, S
 /// The longest record that is read, in bytes.
 const MAX_RECORD_BYTES: u64 = 4 << 20;
 
+/// Ours, in `config`: what the VM was called in an older installation.
+const ORIGINAL_NAME: &str = "OriginalName";
+
 /// A VM's record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -202,6 +205,19 @@ impl Config {
             machine: spec.machine,
             ..Self::default()
         }
+    }
+
+    /// Keeps a name that was replaced, unless an earlier one is kept already.
+    pub fn remember_name(&mut self, name: &str) {
+        if !name.is_empty() {
+            self.other.entry(ORIGINAL_NAME).or_insert_with(|| name.into());
+        }
+    }
+
+    /// The name before it was replaced, because it was none or another's.
+    #[must_use]
+    pub fn original_name(&self) -> Option<&str> {
+        self.other.get(ORIGINAL_NAME)?.as_str()
     }
 
     /// The limits stored here. What older versions took and no kernel takes is brought into range.

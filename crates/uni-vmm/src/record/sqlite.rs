@@ -89,10 +89,11 @@ impl SqliteStore {
         StoreError { what, path: self.path.clone(), source }
     }
 
-    /// The directories that nothing in the database belongs to, and no record that was never taken over.
-    fn orphans(&self, known: &BTreeSet<VmId>, migrated: &BTreeSet<VmId>) -> Result<Vec<PathBuf>, StoreError> {
+    /// The directories that nothing in the database belongs to. One with a file of a record is somebody's, even if
+    /// that file will never be taken over (again).
+    fn orphans(&self, known: &BTreeSet<VmId>) -> Result<Vec<PathBuf>, StoreError> {
         let mut ids = self.dirs.list()?.ids;
-        ids.retain(|id| !known.contains(id) && (migrated.contains(id) || !self.dirs.holds_record(*id)));
+        ids.retain(|id| !known.contains(id) && !self.dirs.holds_record(*id));
         Ok(ids.into_iter().map(|id| self.dirs.of(id)).collect())
     }
 
@@ -131,11 +132,8 @@ impl RecordStore for SqliteStore {
         let mut report = LoadReport { damaged: self.dirs.list()?.strangers, ..LoadReport::default() };
         let failed = |error| self.failed("load the VM records from", explained(error));
         self.read_rows(&mut report).map_err(failed)?;
-        let (known, migrated) = {
-            let connection = self.connection();
-            (ids(&connection, "vms").map_err(failed)?, ids(&connection, "migrated").map_err(failed)?)
-        };
-        report.orphans = self.orphans(&known, &migrated)?;
+        let known = ids(&self.connection(), "vms").map_err(failed)?;
+        report.orphans = self.orphans(&known)?;
         Ok(report)
     }
 
@@ -148,7 +146,9 @@ impl RecordStore for SqliteStore {
             }
             all.execute("DELETE FROM vms WHERE id = ?1", [id.to_string()]).map(drop)
         })?;
-        self.dirs.remove(id).map_err(|source| StoreError { what: "remove", path: self.dirs.of(id), source })
+        let failed = |source| StoreError { what: "remove", path: self.dirs.of(id), source };
+        // first: without it the rest of the directory is known to be nobody's, should this be interrupted
+        self.dirs.remove_records(id).and_then(|()| self.dirs.remove(id)).map_err(failed)
     }
 }
 
@@ -454,11 +454,14 @@ mod tests {
         store.remove(newer.id).unwrap();
         assert!(!dir.path().join("vms/9f2c41d07ab3").exists());
         // a removal that was interrupted before the directory went
+        let left = dir.path().join("vms/9f2c41d07ab3");
+        std::fs::create_dir(&left).unwrap();
+        assert!(store.load_all().unwrap().orphans.contains(&left));
+        // a file that somebody brought back: neither taken over nor taken away
         put_file(&dir, "9f2c41d07ab3", FOREIGN);
         assert_eq!(store.migrate().unwrap().migrated, 0);
         let report = store.load_all().unwrap();
-        assert!(report.records.is_empty());
-        assert!(report.orphans.contains(&dir.path().join("vms/9f2c41d07ab3")), "{:?}", report.orphans);
+        assert!(report.records.is_empty() && !report.orphans.contains(&left), "{:?}", report.orphans);
     }
 
     #[test]

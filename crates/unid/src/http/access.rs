@@ -138,7 +138,10 @@ pub(super) async fn authorize(
         return next.run(request).await;
     }
     let given = credentials(request.uri(), request.headers());
-    if given.as_deref().is_some_and(|given| token.get().is(given)) {
+    let token = token.get();
+    // InfluxDB 1.8's clients put a user before it: `Token USER:TOKEN`
+    let without_user = |given: &str| given.split_once(':').is_some_and(|(_, rest)| token.is(rest));
+    if given.as_deref().is_some_and(|given| token.is(given) || without_user(given)) {
         return next.run(request).await;
     }
     figures.unauthorized();

@@ -10,7 +10,7 @@
 //! with what other sites' pages ask of this one.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
@@ -31,26 +31,25 @@ impl Names {
     }
 }
 
-/// Lets requests through that name this host by one of its names, and whose `Origin`, if they could change something,
-/// is this very server.
+/// Lets requests through that name this host by one of its names, and whose `Origin`, if they have one, is this very
+/// server.
 pub(super) async fn guard(State(names): State<Names>, request: Request, next: Next) -> Response {
-    let Some(refusal) = refusal(names, request.method(), request.headers()) else {
+    let Some(refusal) = refusal(names, request.headers()) else {
         return next.run(request).await;
     };
     (StatusCode::FORBIDDEN, refusal).into_response()
 }
 
-fn refusal(names: Names, method: &Method, headers: &HeaderMap) -> Option<&'static str> {
+fn refusal(names: Names, headers: &HeaderMap) -> Option<&'static str> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     // a request without a Host is no browser's
     let host = text(header::HOST)?;
     if names == Names::Local && !is_local(host) {
         return Some("this server answers to its address or to localhost, not to another name\n");
     }
-    let harmless = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
     let foreign = text(header::ORIGIN)
         .is_some_and(|origin| origin.split_once("://").is_none_or(|(_, from)| from != host));
-    (foreign && !harmless).then_some("requests that write are not taken from other sites' pages\n")
+    foreign.then_some("requests of other sites' pages are not answered\n")
 }
 
 /// Whether a `Host` is an address or `localhost`, with or without a port.
@@ -66,35 +65,35 @@ fn is_local(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn refused(names: Names, method: &Method, host: &str, origin: Option<&str>) -> bool {
+    fn refused(names: Names, host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, host.parse().unwrap());
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        refusal(names, method, &headers).is_some()
+        refusal(names, &headers).is_some()
     }
 
     #[test]
     fn other_names_are_refused_and_addresses_answer() {
         for host in ["127.0.0.1:8086", "localhost", "LOCALHOST:1", "[::1]:8086", "192.0.2.1"] {
-            assert!(!refused(Names::Local, &Method::GET, host, None), "{host}");
+            assert!(!refused(Names::Local, host, None), "{host}");
         }
         for host in ["evil.example.com", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[evil]"]
         {
-            assert!(refused(Names::Local, &Method::GET, host, None), "{host}");
-            assert!(!refused(Names::Any, &Method::GET, host, None), "{host}");
+            assert!(refused(Names::Local, host, None), "{host}");
+            assert!(!refused(Names::Any, host, None), "{host}");
         }
     }
 
     #[test]
-    fn pages_of_other_sites_may_not_write() {
+    fn pages_of_other_sites_are_refused() {
         let host = "127.0.0.1:8086";
         for names in [Names::Local, Names::Any] {
-            assert!(refused(names, &Method::POST, host, Some("http://evil.example")));
-            assert!(refused(names, &Method::POST, host, Some("null")));
-            assert!(!refused(names, &Method::POST, host, Some("http://127.0.0.1:8086")));
-            assert!(!refused(names, &Method::POST, host, None));
+            assert!(refused(names, host, Some("http://evil.example")));
+            assert!(refused(names, host, Some("null")));
+            assert!(!refused(names, host, Some("http://127.0.0.1:8086")));
+            assert!(!refused(names, host, None));
         }
     }
 }

@@ -176,7 +176,8 @@ impl Manager {
         self.lock().values().filter(|vm| vm.process().is_some()).cloned().collect()
     }
 
-    /// The VM named by full id, exact name, or unambiguous id prefix, in that order.
+    /// The VM named by full id, exact name, the name it had in an older installation, or unambiguous id prefix, in that
+    /// order.
     ///
     /// # Errors
     /// When there is none, or the prefix fits several.
@@ -189,6 +190,10 @@ impl Manager {
             return Ok(Arc::clone(vm));
         }
         if let Some(vm) = vms.values().find(|vm| vm.name() == reference) {
+            return Ok(Arc::clone(vm));
+        }
+        let mut once_called = vms.values().filter(|vm| vm.original_name() == Some(reference));
+        if let (Some(vm), None) = (once_called.next(), once_called.next()) {
             return Ok(Arc::clone(vm));
         }
         let mut matches = vms.values().filter(|vm| vm.id().starts_with(reference));
@@ -237,6 +242,7 @@ impl Manager {
             vm.discard().await;
             return Err(error.context(format!("start {}", vm.name())));
         }
+        vm.count_start();
         Ok(())
     }
 

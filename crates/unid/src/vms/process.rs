@@ -310,6 +310,7 @@ pub(super) fn detail(spec: &Spec, record: &Record, machine: &Machine, run: Optio
         state: machine.state().as_str().to_owned(),
         image: record.config.image_path.clone(),
         name: record.config.name.clone(),
+        original_name: record.config.original_name().unwrap_or_default().to_owned(),
         memory: record.config.memory.clone(),
         cpus: record.config.cpus,
         ports: spec.ports.iter().map(port).collect(),

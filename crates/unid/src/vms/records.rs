@@ -117,7 +117,9 @@ fn give_names(records: &mut [Record]) -> Vec<(usize, String)> {
     for at in without {
         let Some(name) = free_name(&records[at], &taken) else { continue };
         taken.insert(name.clone());
-        given.push((at, std::mem::replace(&mut records[at].config.name, name)));
+        let before = std::mem::replace(&mut records[at].config.name, name);
+        records[at].config.remember_name(&before);
+        given.push((at, before));
     }
     given
 }

@@ -52,6 +52,7 @@ pub(crate) struct Vm {
     pub(super) paths: Paths,
     pub(super) context: Arc<Context>,
     traces: Arc<Traces>,
+    original_name: Option<String>,
     inner: Mutex<Inner>,
     /// What lists, samples and pages ask for: never locked while a record is being written to disk.
     seen: Mutex<Seen>,
@@ -128,6 +129,11 @@ impl Vm {
         Self::new(context, record, spec, machine, Some(image))
     }
 
+    /// Counts a start that succeeded: QEMU lived, and the guest with it.
+    pub(super) fn count_start(&self) {
+        self.context.lifecycle.count(Transition::Start);
+    }
+
     /// Writes the new VM's record.
     ///
     /// # Errors
@@ -165,6 +171,7 @@ impl Vm {
         let id = record.id;
         let paths = Paths::new(&context.state_dir, id)?;
         let stop_time = Duration::from_secs(record.stop_seconds.unwrap_or(super::DEFAULT_STOP_SECONDS));
+        let original_name = record.config.original_name().map(str::to_owned);
         let inner = Inner {
             record,
             machine,
@@ -181,7 +188,7 @@ impl Vm {
         let inner = Mutex::new(inner);
         let traces = Traces::new(&spec.image);
         let id_text = id.to_string();
-        Ok(Arc::new(Self { id, id_text, spec, paths, context, traces, inner, seen, changed }))
+        Ok(Arc::new(Self { id, id_text, spec, paths, context, traces, original_name, inner, seen, changed }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -205,6 +212,11 @@ impl Vm {
     /// The name.
     pub(crate) fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// The name it had in an older installation, if another was given.
+    pub(super) fn original_name(&self) -> Option<&str> {
+        self.original_name.as_deref()
     }
 
     /// As traces show it.
@@ -409,7 +421,6 @@ impl Vm {
         self.context.live.state(self.name(), to_text);
         match to {
             State::Running => {
-                self.context.lifecycle.count(Transition::Start);
                 events::record(&self.context, self.name(), "start", "running");
                 let link = management::serve(
                     self.name().to_owned(),
@@ -482,7 +493,13 @@ impl Vm {
 
     /// The same where nobody waits for an answer.
     fn forget(self: &Arc<Self>) {
-        match self.remove() {
+        if self.is_removed() {
+            return;
+        }
+        let operation = self.context.tracing.begin(Operation::Remove, &Caller::default());
+        let step = operation.step("vm.remove", || of_vm(Some(self.id())));
+        let outcome = step.end(self.remove());
+        match operation.end(Some(self.subject()), outcome) {
             Err(error) if !error.is::<Refused>() => {
                 tracing::error!(vm_id = self.id(), err = format!("{error:#}"), "remove the VM");
             }
