@@ -25,11 +25,9 @@ const DENY_DATABASE: &str = "advisory-db-3157b0e258782691";
 pub(crate) fn licenses() -> anyhow::Result<()> {
     for manifest in MANIFESTS {
         let mut deny = tools::command(tools::DENY)?;
-        deny.args(["--manifest-path", manifest, "check", "--config"]).arg(workspace().join("deny.toml"));
-        step::run(
-            &format!("licences, bans and sources of {manifest}"),
-            deny.args(["licenses", "bans", "sources"]),
-        )?;
+        deny.args(["--locked", "--manifest-path", manifest, "--config"]).arg(workspace().join("deny.toml"));
+        deny.args(["check", "licenses", "bans", "sources"]);
+        step::run(&format!("licences, bans and sources of {manifest}"), &mut deny)?;
     }
     Ok(())
 }
