@@ -176,7 +176,7 @@ pub struct Curve {
 pub struct Mark {
     /// Milliseconds since the Unix epoch.
     pub time: i64,
-    /// `create`, `start`, `stop`, `kill`, `exit` or `adopt`.
+    /// `create`, `start`, `stop`, `kill`, `exit`, `adopt` or `control`.
     pub event: String,
     /// In words.
     pub text: String,

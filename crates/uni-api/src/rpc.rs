@@ -118,6 +118,8 @@ pub mod method {
     pub const VM_LOGS: &str = "VM.Logs";
     /// [`crate::vm::VmRef`] to [`crate::vm::Stats`].
     pub const VM_STATS: &str = "VM.Stats";
+    /// [`crate::guest::ControlParams`] to [`crate::guest::ControlAnswer`].
+    pub const VM_CONTROL: &str = "VM.Control";
     /// No parameters, to [`crate::daemon::Version`].
     pub const DAEMON_VERSION: &str = "Daemon.Version";
     /// No parameters, to [`crate::daemon::Status`].

@@ -62,6 +62,15 @@ pub(crate) enum Command {
     Logs(LogsArgs),
     /// Show processor, memory and network use of a VM
     Stats(StatsArgs),
+    /// Show the log levels of a guest, or change them while it runs
+    ///
+    /// SPEC is LEVEL or SOURCE:LEVEL, joined by commas; levels are quiet, app, error, warning, info, debug. A bare level
+    /// (or *:LEVEL) is that of all sources. A MirageOS guest resets the sources that SPEC does not name.
+    LogLevel(GuestControlArgs),
+    /// Show which metrics of a guest are on, or turn them on and off while it runs
+    ///
+    /// SPEC is on, off, SOURCE:on, SOURCE:off or tag:KEY:off, joined by commas. A bare on or off is for all sources.
+    Metrics(GuestControlArgs),
     /// Stop a VM
     Stop(StopArgs),
     /// Remove a stopped VM
@@ -95,6 +104,8 @@ impl Command {
             Self::Inspect(_) => "inspect",
             Self::Logs(_) => "logs",
             Self::Stats(_) => "stats",
+            Self::LogLevel(_) => "log-level",
+            Self::Metrics(_) => "metrics",
             Self::Stop(_) => "stop",
             Self::Rm(_) => "rm",
             Self::Status => "status",
@@ -261,6 +272,29 @@ pub(crate) struct StatsArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct GuestControlArgs {
+    /// The VM's id, its name, or the beginning of its id; or a pattern such as 'web-*' for all running VMs with such names
+    #[arg(required_unless_present = "addr", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) vm: Option<String>,
+
+    /// What to change; without it, what is in force is shown
+    #[arg(value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) spec: Option<String>,
+
+    /// Let the change end after this time, e.g. 30s, 10m, 1h; at most 24h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::whole_seconds)]
+    pub(crate) time: Option<u32>,
+
+    /// The control port of a guest that Uni does not run, instead of a VM
+    #[arg(long, value_name = "HOST:PORT", value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) addr: Option<String>,
+
+    /// A file with the token that the guest wants (its --monitor-token)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct StopArgs {
     #[command(flatten)]
     pub(crate) vm: VmArg,
@@ -315,7 +349,7 @@ mod tests {
 
     #[test]
     fn an_empty_vm_is_refused() {
-        for command in ["inspect", "logs", "stats", "stop", "rm"] {
+        for command in ["inspect", "logs", "stats", "log-level", "metrics", "stop", "rm"] {
             assert!(Cli::try_parse_from(["uni", command, ""]).is_err(), "{command}");
         }
     }

@@ -75,6 +75,12 @@ impl Client {
         Self { path, connection: None, last_id: 0, traceparent: None, tracestate: None }
     }
 
+    /// Another client of the same daemon, with a connection of its own.
+    pub(crate) fn another(&self) -> Self {
+        let (traceparent, tracestate) = (self.traceparent.clone(), self.tracestate.clone());
+        Self { traceparent, tracestate, ..Self::new(self.path.clone()) }
+    }
+
     /// Makes the daemon's part a continuation of the trace that the variables `TRACEPARENT` and `TRACESTATE` name,
     /// if there is one.
     pub(crate) fn within_trace_of<E>(mut self, variable: impl Fn(&'static str) -> Result<String, E>) -> Self {

@@ -24,6 +24,16 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     Ok(if negative { Duration::ZERO } else { duration })
 }
 
+/// Reads a duration of whole seconds, at least one.
+///
+/// # Errors
+/// As [`parse`], and what is no such number of seconds.
+pub(crate) fn whole_seconds(text: &str) -> Result<u32, String> {
+    let duration = parse(text)?;
+    let seconds = u32::try_from(duration.as_secs()).ok().filter(|_| duration.subsec_nanos() == 0);
+    seconds.filter(|seconds| *seconds > 0).ok_or_else(|| format!("`{text}` is no whole number of seconds"))
+}
+
 /// Adds up pieces of number and unit, in nanoseconds.
 fn sum(mut text: &str) -> Option<u64> {
     let mut total = 0_u64;
@@ -100,6 +110,14 @@ mod tests {
         for text in ["", "-", ".", "s", "5 s", "5x", "1s2", "1..2s", "never", "5S", "99999999999h", "1e3s"] {
             let message = parse(text).unwrap_err();
             assert!(message.contains(&format!("`{text}`")), "{message}");
+        }
+    }
+
+    #[test]
+    fn whole_seconds_are_at_least_one() {
+        assert_eq!((whole_seconds("10m"), whole_seconds("1")), (Ok(600), Ok(1)));
+        for text in ["0", "500ms", "1.5s", "9999999999s", "-3s", "x"] {
+            assert!(whole_seconds(text).is_err(), "{text}");
         }
     }
 

@@ -13,6 +13,7 @@ mod client;
 mod commands;
 mod duration;
 mod env_file;
+mod glob;
 mod output;
 mod ports;
 mod render;

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use uni_api::daemon::Status;
+use uni_api::guest::{ControlKind, SourceState};
 use uni_api::vm::{Stats, VmInfo};
 
+use crate::commands::guest_control::Outcome;
 use crate::text::one_line;
 
 /// The table of `uni ps`.
@@ -49,6 +51,35 @@ pub(crate) fn stats(stats: &Stats) -> String {
     }
     rows.push(["Source".to_owned(), one_line(&stats.source)]);
     columns(rows)
+}
+
+/// A guest's sources, one a line.
+pub(crate) fn sources(kind: ControlKind, sources: &[SourceState]) -> String {
+    let head = match kind {
+        ControlKind::Logs => "LEVEL",
+        ControlKind::Metrics => "STATE",
+    };
+    let rows = sources.iter().map(|source| [&source.source, &source.state].map(|text| one_line(text)));
+    columns(std::iter::once(["SOURCE", head].map(str::to_owned)).chain(rows))
+}
+
+/// How it went with several guests, one a line: the default and what differs from it, or the error.
+pub(crate) fn outcomes(outcomes: &[Outcome]) -> String {
+    let rows = outcomes.iter().map(|outcome| {
+        let result = match &outcome.error {
+            None => in_short(outcome.sources.as_deref().unwrap_or_default()),
+            Some(error) => format!("failed: {error}"),
+        };
+        [one_line(&outcome.guest), one_line(&result)]
+    });
+    columns(std::iter::once(["VM", "RESULT"].map(str::to_owned)).chain(rows))
+}
+
+fn in_short(sources: &[SourceState]) -> String {
+    let default = sources.first().map(|source| source.state.as_str());
+    let shown =
+        sources.iter().enumerate().filter(|(at, source)| *at == 0 || Some(source.state.as_str()) != default);
+    shown.map(|(_, source)| format!("{}:{}", source.source, source.state)).collect::<Vec<_>>().join(", ")
 }
 
 /// `512 B`, `1.5 KiB`, ... `1.0 PiB`: one decimal, never `1024.0` of a unit that has a larger one.
@@ -121,6 +152,23 @@ mod tests {
              00000000000a  -     stopped  -       /tmp/a^Jb 漢.elf\n"
         );
         assert_eq!(vms(&[]), "ID  NAME  STATE  HEALTH  IMAGE\n");
+    }
+
+    #[test]
+    fn sources_are_a_table_and_several_guests_a_line_each() {
+        let source = |source: &str, state: &str| SourceState { source: source.into(), state: state.into() };
+        let some = vec![source("*", "info"), source("dns", "info"), source("a\u{1b}", "debug")];
+        assert_eq!(
+            sources(ControlKind::Logs, &some),
+            "SOURCE  LEVEL\n*       info\ndns     info\na^[     debug\n"
+        );
+        let failed =
+            Outcome { guest: "web-2".into(), sources: None, error: Some("it is stopped\nfor good".into()) };
+        let good = Outcome { guest: "web-1".into(), sources: Some(some), error: None };
+        assert_eq!(
+            outcomes(&[good, failed]),
+            "VM     RESULT\nweb-1  *:info, a^[:debug\nweb-2  failed: it is stopped^Jfor good\n"
+        );
     }
 
     #[test]

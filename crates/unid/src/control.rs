@@ -15,9 +15,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore};
 use uni_api::daemon::{Done, Listener, LogLevel, LogLevelParams, Shutdown, ShutdownParams, Status, Version};
+use uni_api::guest::ControlParams;
 use uni_api::rpc::{self, Error, MAX_FRAME_BYTES, Request, Response, method};
 use uni_api::vm::{LogsParams, RunParams, StopParams, VmRef};
 
+use crate::control_port::GuestControl;
 use crate::forward::influx::Push;
 use crate::ingest::Ingest;
 use crate::logging::Log;
@@ -38,6 +40,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) manager: Arc<Manager>,
+    pub(crate) guests: Arc<GuestControl>,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) influx_push: Option<Arc<Push>>,
     pub(crate) state_dir: String,
@@ -119,6 +122,7 @@ pub(crate) async fn serve(listener: UnixListener, control: Arc<Control>) {
 }
 
 async fn client(stream: UnixStream, control: &Control) -> anyhow::Result<()> {
+    let by = peer(&stream);
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
@@ -139,7 +143,7 @@ async fn client(stream: UnixStream, control: &Control) -> anyhow::Result<()> {
             return Ok(());
         }
         let response = match serde_json::from_slice::<Request>(&line) {
-            Ok(request) => Response::new(request.id, control.call(request).await),
+            Ok(request) => Response::new(request.id, control.call(request, &by).await),
             Err(error) => {
                 // what follows may be out of step: the connection ends here, but not without a word
                 let message = format!("not a JSON-RPC request: {error}");
@@ -166,6 +170,11 @@ async fn client(stream: UnixStream, control: &Control) -> anyhow::Result<()> {
     }
 }
 
+/// Who is at the other end, for the log (`SO_PEERCRED`).
+fn peer(stream: &UnixStream) -> String {
+    stream.peer_cred().map_or_else(|_| "unknown".to_owned(), |peer| format!("uid {}", peer.uid()))
+}
+
 /// An answer to what was no request: its id is null (JSON-RPC 2.0, section 5).
 fn no_request(code: i64, message: &str) -> String {
     let answer =
@@ -174,7 +183,7 @@ fn no_request(code: i64, message: &str) -> String {
 }
 
 impl Control {
-    async fn call(&self, request: Request) -> Result<Value, Error> {
+    async fn call(&self, request: Request, by: &str) -> Result<Value, Error> {
         let caller = Caller::of(&request);
         let Request { method: name, params, .. } = request;
         match name.as_str() {
@@ -195,6 +204,9 @@ impl Control {
             method::VM_INSPECT => answer(Ok(self.find(params)?.detail())),
             method::VM_LOGS => answer(self.manager.logs(&parse::<LogsParams>(params)?).await),
             method::VM_STATS => answer(self.manager.fresh_stats(&parse::<VmRef>(params)?.id).await),
+            method::VM_CONTROL => {
+                answer(self.guests.answer(&self.manager, parse::<ControlParams>(params)?, by).await)
+            }
             method::DAEMON_VERSION => answer(Ok(Version { version: version() })),
             method::DAEMON_STATUS => answer(Ok(self.status())),
             method::DAEMON_LOG_LEVEL => answer(self.log_level(&parse(params)?)),

@@ -23,6 +23,7 @@ use uni_store::{Durability, Options, Store};
 
 use crate::config::{self, Config, Fsync};
 use crate::control::{self, Control};
+use crate::control_port::GuestControl;
 use crate::forward;
 use crate::http::{self, Access, App, Role};
 use crate::ingest::{Ingest, line};
@@ -162,8 +163,10 @@ async fn serve(
         peers,
         registry: Arc::clone(&registry),
     });
+    let guests = Arc::new(GuestControl::default());
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),
+        guests: Arc::clone(&guests),
         ingest: Arc::clone(&ingest),
         influx_push: influx_push.clone(),
         state_dir: config.state_dir.display().to_string(),
@@ -202,6 +205,7 @@ async fn serve(
     let outcome = until_stopped(&shutdown).await;
     tracing::info!(running = app.manager.running().len(), "unid shutting down; running VMs go on");
     tasks.shutdown().await;
+    guests.tell_lost();
     sampler.stop();
     if let Some(push) = push {
         push.finish().await;

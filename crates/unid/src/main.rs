@@ -6,6 +6,7 @@
 mod clock;
 mod config;
 mod control;
+mod control_port;
 mod daemon;
 mod forward;
 mod http;

@@ -3,6 +3,7 @@
 mod console;
 mod create;
 mod daemon;
+pub(crate) mod guest_control;
 mod stats;
 
 use std::path::Path;
@@ -12,6 +13,7 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use serde_json::Value;
 use uni_api::daemon::{Done, Status};
+use uni_api::guest::ControlKind;
 use uni_api::rpc::method;
 use uni_api::vm::{StopParams, VmDetail, VmInfo, VmRef};
 
@@ -31,6 +33,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect(&mut client, args.vm),
         Command::Logs(args) => console::logs(&mut client, args, cli.output),
         Command::Stats(args) => stats::stats(&mut client, args, cli.output),
+        Command::LogLevel(args) => guest_control::run(&mut client, args, ControlKind::Logs, cli.output),
+        Command::Metrics(args) => guest_control::run(&mut client, args, ControlKind::Metrics, cli.output),
         Command::Stop(args) => stop(&mut client, args),
         Command::Rm(args) => rm(&mut client, args),
         Command::Status => status(&mut client, cli.output),

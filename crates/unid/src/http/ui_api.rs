@@ -22,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::IntervalStream;
+use uni_api::guest::Control;
 use uni_api::page::{
     Charts, ConsoleChunk, Detail, Limits, ListedVm, LogTail, Overview, OverviewVm, Points, Refusal,
 };
@@ -31,6 +32,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{App, charts};
 use crate::clock;
+use crate::control_port::{self, Guest};
 use crate::live::Event;
 use crate::vms::console::MAX_TAIL_BYTES;
 use crate::vms::{FindError, Vm, secrets};
@@ -70,6 +72,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/ui/api/vm/{id}/stats", get(stats))
         .route("/ui/api/vm/{id}/charts", get(vm_charts))
         .route("/ui/api/vm/{id}/console", get(console))
+        .route("/ui/api/vm/{id}/control", get(vm_control))
         .route("/ui/api/vm/{id}/stream", get(vm_stream))
         .route("/ui/api/{*path}", any(no_such_path))
 }
@@ -78,7 +81,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Uni dashboard", description = "What the page under /ui asks for. Read-only."),
-    paths(overview, overview_stream, vms, vm, logs, stats, vm_charts, console, vm_stream),
+    paths(overview, overview_stream, vms, vm, logs, stats, vm_charts, console, vm_control, vm_stream),
     components(schemas(Refusal)),
     modifiers(&GuardAnswers)
 )]
@@ -410,6 +413,25 @@ fn chunk(logs: Logs) -> ConsoleChunk {
     ConsoleChunk { from: logs.from, next: logs.next, text: logs.logs }
 }
 
+/// The log levels of one VM's guest, and which of its metrics are on, asked of the guest itself.
+#[utoipa::path(
+    get,
+    path = "/ui/api/vm/{id}/control",
+    params(("id" = String, Path, description = "Id, name, or the beginning of one id")),
+    responses(
+        (status = 200, body = Control, description = "What is in force"),
+        (status = 400, body = Refusal, description = "Not a name in UTF-8"),
+        (status = 404, body = Refusal, description = "No such VM"),
+        (status = 409, body = Refusal, description = "The beginning of several ids"),
+        (status = 503, body = Refusal, description = "The guest does not run, or does not answer within 5 s"),
+    )
+)]
+async fn vm_control(Named(vm): Named) -> Result<Response, Refused> {
+    let control = control_port::of_vm(&Guest::of(vm)).await;
+    let silent = |error: anyhow::Error| Refused::new(StatusCode::SERVICE_UNAVAILABLE, format!("{error:#}"));
+    Ok(ok(&control.map_err(silent)?))
+}
+
 /// All VMs with their newest figures.
 #[utoipa::path(get, path = "/ui/api/overview", responses((status = 200, body = Overview, description = "The list page")))]
 async fn overview(State(app): State<Arc<App>>) -> Response {
@@ -558,7 +580,7 @@ mod tests {
         let document = serde_json::to_value(Description::openapi()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 9);
+        assert_eq!(paths.len(), 10);
         for (path, item) in paths {
             let responses = item["get"]["responses"].as_object().unwrap();
             assert!(responses.contains_key("401") && responses.contains_key("403"), "{path}");

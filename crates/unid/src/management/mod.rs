@@ -2,8 +2,10 @@
 //!
 //! QEMU listens on a Unix socket in the VM's directory and carries the guest's second network card over it;
 //! this module connects, answers ARP as [`HOST_ADDRESS`], and takes line protocol on port 8094 and syslog on port
-//! 514. Who speaks is certain, because nobody else is on the link. It never forwards a packet anywhere.
+//! 514; commands to the guest go out over the same link ([`control`]). Who speaks is certain, because nobody else is on
+//! the link. It never forwards a packet anywhere.
 
+pub(crate) mod control;
 mod device;
 
 use std::net::Ipv4Addr;
@@ -18,9 +20,13 @@ use smoltcp::socket::{tcp, udp};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, HardwareAddress, IpCidr};
 use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::Instant as TokioInstant;
 
+use self::control::{ControlSocket, MAX_WAITING, Request, Requests};
 use self::device::FrameDevice;
+use crate::clock;
 use crate::ingest::{Ingest, LineStream, Origin, syslog};
 
 /// Unid's address on every management link; the links are separate networks, so one address serves all.
@@ -49,10 +55,36 @@ const MAX_UNSENT_BYTES: usize = 64 * 1024;
 /// The stack is looked at this often at least.
 const MAX_SLEEP: Duration = Duration::from_secs(5);
 
+/// The management link of a running VM; dropped, it ends.
+#[derive(Debug)]
+pub(crate) struct Link {
+    task: AbortHandle,
+    requests: mpsc::Sender<Request>,
+}
+
+impl Link {
+    /// Serves the management link of `vm`.
+    pub(crate) fn open(vm: String, socket: PathBuf, ingest: Arc<Ingest>) -> Self {
+        let (requests, waiting) = mpsc::channel(MAX_WAITING);
+        Self { task: tokio::spawn(serve(vm, socket, ingest, waiting)).abort_handle(), requests }
+    }
+
+    /// Where commands to the guest go.
+    pub(crate) fn requests(&self) -> mpsc::Sender<Request> {
+        self.requests.clone()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Serves the management link of `vm` until the task is aborted.
-pub(crate) async fn serve(vm: String, socket: PathBuf, ingest: Arc<Ingest>) {
+async fn serve(vm: String, socket: PathBuf, ingest: Arc<Ingest>, mut requests: Requests) {
     loop {
-        if let Err(error) = serve_once(&vm, &socket, &ingest).await {
+        if let Err(error) = serve_once(&vm, &socket, &ingest, &mut requests).await {
             tracing::debug!(vm = vm.as_str(), err = format!("{error:#}"), "management link");
         }
         tokio::time::sleep(RECONNECT).await;
@@ -60,11 +92,11 @@ pub(crate) async fn serve(vm: String, socket: PathBuf, ingest: Arc<Ingest>) {
 }
 
 /// One connection to QEMU, from connect to close.
-async fn serve_once(vm: &str, socket: &Path, ingest: &Ingest) -> anyhow::Result<()> {
+async fn serve_once(vm: &str, socket: &Path, ingest: &Ingest, requests: &mut Requests) -> anyhow::Result<()> {
     let stream =
         UnixStream::connect(socket).await.with_context(|| format!("connect to {}", socket.display()))?;
     let mut end = HostEnd::new();
-    let outcome = relay(vm, &stream, &mut end, ingest).await;
+    let outcome = relay(vm, &stream, &mut end, ingest, requests).await;
     if end.device.dropped_frames() > 0 {
         tracing::warn!(
             vm,
@@ -76,7 +108,13 @@ async fn serve_once(vm: &str, socket: &Path, ingest: &Ingest) -> anyhow::Result<
 }
 
 /// Moves frames between the socket and the stack until the socket closes.
-async fn relay(vm: &str, stream: &UnixStream, end: &mut HostEnd, ingest: &Ingest) -> anyhow::Result<()> {
+async fn relay(
+    vm: &str,
+    stream: &UnixStream,
+    end: &mut HostEnd,
+    ingest: &Ingest,
+    requests: &mut Requests,
+) -> anyhow::Result<()> {
     let (mut unsent, mut dropped) = (Vec::new(), 0);
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -92,6 +130,7 @@ async fn relay(vm: &str, stream: &UnixStream, end: &mut HostEnd, ingest: &Ingest
         ingest.counters.dropped_frames.fetch_add(now - dropped, Relaxed);
         dropped = now;
         let wake = TokioInstant::now() + end.delay().min(MAX_SLEEP);
+        let wake = end.control.deadline().map_or(wake, |deadline| wake.min(deadline));
         tokio::select! {
             readable = stream.readable() => {
                 readable?;
@@ -110,6 +149,7 @@ async fn relay(vm: &str, stream: &UnixStream, end: &mut HostEnd, ingest: &Ingest
                     Err(error) => return Err(error).context("write to the management link"),
                 }
             }
+            Some(request) = requests.recv(), if end.control.is_idle() => end.ask(request),
             () = tokio::time::sleep_until(wake) => {}
         }
     }
@@ -122,6 +162,7 @@ struct HostEnd {
     sockets: SocketSet<'static>,
     line: Vec<LineSocket>,
     syslog: SocketHandle,
+    control: ControlSocket,
     started: TokioInstant,
 }
 
@@ -145,7 +186,9 @@ impl HostEnd {
             .map(|_| LineSocket { handle: sockets.add(line_socket()), stream: LineStream::default() })
             .collect();
         let syslog = sockets.add(syslog_socket());
-        Self { device, interface, sockets, line, syslog, started }
+        let [low, high, ..] = clock::now().nanos().div_euclid(1_000).to_le_bytes();
+        let control = ControlSocket::new(&mut sockets, u16::from_le_bytes([low, high]));
+        Self { device, interface, sockets, line, syslog, control, started }
     }
 
     fn now(&self) -> Instant {
@@ -156,6 +199,11 @@ impl HostEnd {
     fn delay(&mut self) -> Duration {
         let now = self.now();
         self.interface.poll_delay(now, &self.sockets).map_or(MAX_SLEEP, Into::into)
+    }
+
+    /// Begins to ask the guest for something.
+    fn ask(&mut self, request: Request) {
+        self.control.start(request, &mut self.interface, &mut self.sockets);
     }
 
     /// Lets the stack work, moves what arrived into the store, lets the stack answer.
@@ -169,6 +217,7 @@ impl HostEnd {
         while let Ok((datagram, _)) = syslog.recv() {
             syslog::accept(ingest, vm, datagram);
         }
+        self.control.poll(&mut self.sockets);
         let now = self.now();
         self.interface.poll(now, &mut self.device, &mut self.sockets);
     }

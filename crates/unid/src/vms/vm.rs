@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use uni_api::vm::{Logs, VmDetail, VmInfo};
 use uni_vmm::accel::Decision;
@@ -27,7 +27,8 @@ use uni_wire::Timestamp;
 use super::traces::Traces;
 use super::{Context, console, events, process};
 use crate::clock;
-use crate::management;
+use crate::management::Link;
+use crate::management::control::Request;
 use crate::metrics::Transition;
 use crate::trace::{Caller, Event as Operation, Subject, of_vm};
 
@@ -69,7 +70,7 @@ struct Inner {
     run: Option<RunInfo>,
     stop_time: Duration,
     deadline: Option<(Instant, AbortHandle)>,
-    management: Option<AbortHandle>,
+    management: Option<Link>,
     /// Its start failed and it is being ended: no operator's doing.
     discarded: bool,
     /// Why the newest record is not stored; it is tried again.
@@ -422,12 +423,7 @@ impl Vm {
         match to {
             State::Running => {
                 events::record(&self.context, self.name(), "start", "running");
-                let link = management::serve(
-                    self.name().to_owned(),
-                    self.paths.management(),
-                    Arc::clone(&self.context.ingest),
-                );
-                inner.management = Some(tokio::spawn(link).abort_handle());
+                inner.management = Some(self.open_link());
             }
             State::Stopping => {
                 events::record(
@@ -442,8 +438,23 @@ impl Vm {
         }
     }
 
+    fn open_link(&self) -> Link {
+        Link::open(self.name().to_owned(), self.paths.management(), Arc::clone(&self.context.ingest))
+    }
+
+    /// Where commands to the guest go; nothing while it does not run.
+    pub(crate) fn requests(&self) -> Option<mpsc::Sender<Request>> {
+        // the lock may be held while a record is written to disk
+        tokio::task::block_in_place(|| self.lock().management.as_ref().map(Link::requests))
+    }
+
+    /// Tells everyone that a command changed what the guest logs or measures.
+    pub(crate) fn note_control(&self, command: &str) {
+        events::record(&self.context, self.name(), "control", command);
+    }
+
     fn went_down(self: &Arc<Self>, inner: &mut Inner) {
-        abort(&mut inner.management);
+        inner.management = None;
         if let Some(run) = inner.run.take() {
             self.context.peers.close(run.qemu.pid);
         }
@@ -583,12 +594,7 @@ impl Vm {
         let Some(run) = found else { return };
         if was_running && inner.management.is_none() {
             // the machine announces only changes, and this VM has not changed
-            let link = management::serve(
-                self.name().to_owned(),
-                self.paths.management(),
-                Arc::clone(&self.context.ingest),
-            );
-            inner.management = Some(tokio::spawn(link).abort_handle());
+            inner.management = Some(self.open_link());
         }
         drop(inner);
         tracing::info!(vm_id = self.id(), pid = run.qemu.pid, "vm taken over");
@@ -756,11 +762,5 @@ impl Vm {
 fn disarm(inner: &mut Inner) {
     if let Some((_, wait)) = inner.deadline.take() {
         wait.abort();
-    }
-}
-
-fn abort(handle: &mut Option<AbortHandle>) {
-    if let Some(handle) = handle.take() {
-        handle.abort();
     }
 }
