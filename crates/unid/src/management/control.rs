@@ -73,6 +73,8 @@ impl ControlSocket {
         let buffer = |bytes| tcp::SocketBuffer::new(vec![0; bytes]);
         let mut socket = tcp::Socket::new(buffer(RECEIVE_BYTES), buffer(SEND_BYTES));
         socket.set_nagle_enabled(false);
+        // the guest's place is free for the next command as soon as the end of this one is acknowledged
+        socket.set_ack_delay(None);
         Self { handle: sockets.add(socket), port: seed % PORTS, exchange: None }
     }
 
