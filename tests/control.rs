@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use black_box::by_hand::{MACHINES, Qemu};
 use black_box::control::until_answering;
-use black_box::{Daemon, eventually, free_port, guest};
-use serde_json::Value;
+use black_box::{Daemon, boot_sector, eventually, free_port, guest};
+use serde_json::{Value, json};
 
 /// A guest that does not answer is given up before this.
 const GIVEN_UP: Duration = Duration::from_secs(6);
@@ -226,13 +226,22 @@ fn each_change_leaves_an_audit_line_and_a_mark() -> anyhow::Result<()> {
         control["metrics"][0]["source"] == "*" && control["metrics"][0]["state"] == "enabled",
         "{control}"
     );
+    daemon.uni_ok(&["stop", "web", "--force"])?;
+    let control: Value = serde_json::from_str(&daemon.get("ui", "/ui/api/vm/web/control")?)?;
+    let error = control["error"].as_str().unwrap_or_default();
+    ensure!(control["logs"] == json!([]) && error.contains("stopped"), "{control}");
     Ok(())
 }
 
 #[test]
 fn a_guest_without_monitoring_is_given_up_and_holds_up_nobody() -> anyhow::Result<()> {
-    let (_state, daemon) = start(&[])?;
+    let (state, daemon) = start(&[])?;
     run(&daemon, "plain", "bare", &[])?;
+    fails_with(&daemon, &["log-level", "bare"], &["bare", "refuses", "--addr"])?;
+    // no network at all: nobody refuses
+    let image = state.path().join("mute.img");
+    std::fs::write(&image, boot_sector(b"no network", false))?;
+    daemon.uni_ok(&["run", &image.display().to_string(), "--name", "mute"])?;
     run_answering(&daemon, "hello", "web")?;
     std::thread::scope(|scope| {
         // more at one time than may wait for one VM
@@ -240,7 +249,7 @@ fn a_guest_without_monitoring_is_given_up_and_holds_up_nobody() -> anyhow::Resul
             .map(|_| {
                 scope.spawn(|| -> anyhow::Result<(String, Duration)> {
                     let start = Instant::now();
-                    Ok((failure(&daemon, &["log-level", "bare"])?, start.elapsed()))
+                    Ok((failure(&daemon, &["log-level", "mute"])?, start.elapsed()))
                 })
             })
             .collect();
@@ -251,7 +260,7 @@ fn a_guest_without_monitoring_is_given_up_and_holds_up_nobody() -> anyhow::Resul
             let (complaint, took) = asked.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
             ensure!(took < GIVEN_UP, "it took {took:?}: {complaint}");
             let is_clear = complaint.contains("--addr") || complaint.contains("busy");
-            ensure!(complaint.contains("bare") && is_clear, "{complaint}");
+            ensure!(complaint.contains("mute") && is_clear, "{complaint}");
         }
         Ok(())
     })

@@ -4,8 +4,10 @@
 import {
   type Charts,
   type ConsoleChunk,
+  type Control,
   decodeCharts,
   decodeConsole,
+  decodeControl,
   decodeOverview,
   decodeStats,
   decodeVmDetail,
@@ -48,6 +50,11 @@ export async function fetchVm(vm: string): Promise<VmDetail> {
 /** One VM's newest figures. */
 export async function fetchStats(vm: string): Promise<Stats> {
   return decodeStats(await fetchJson(`${vmPath(vm)}/stats`));
+}
+
+/** What one VM's guest logs and measures, asked of the guest itself. */
+export async function fetchControl(vm: string): Promise<Control> {
+  return decodeControl(await fetchJson(`${vmPath(vm)}/control`));
 }
 
 /** One VM's curves over the last `seconds`. */

@@ -94,6 +94,15 @@ export interface Charts {
   marks: Mark[];
 }
 
+/** A source of the guest's and what is in force for it. */
+export type SourceState = readonly [source: string, state: string];
+
+/** What the guest says is in force; `*` is the default. */
+export interface Control {
+  logs: SourceState[];
+  metrics: SourceState[];
+}
+
 /** A piece of console; `from` and `next` are positions in bytes since the VM was created. */
 export interface ConsoleChunk {
   from: number;
@@ -249,6 +258,16 @@ export function decodePoints(value: unknown): Point[] {
     if (typeof key === "string" && timeMs !== null && size !== null) points.push([key, timeMs, size]);
   }
   return points;
+}
+
+/** What the guest says is in force; a source without a name or a state is left out. */
+export function decodeControl(value: unknown): Control {
+  const from = fields(value);
+  const states = (entries: unknown, key: string): SourceState[] =>
+    list(entries)
+      .map((entry): SourceState => [text(fields(entry)["source"]), text(fields(entry)[key])])
+      .filter(([source, state]) => source !== "" && state !== "");
+  return { logs: states(from["logs"], "level"), metrics: states(from["metrics"], "state") };
 }
 
 /** A change of state. */

@@ -2,10 +2,19 @@
 
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
-import { fetchCharts, fetchStats, fetchVm, followVm, VmNotFound } from "./api.ts";
+import { fetchCharts, fetchControl, fetchStats, fetchVm, followVm, VmNotFound } from "./api.ts";
 import { Connection } from "./connection.ts";
 import { ConsoleView } from "./console-view.ts";
-import { decodeConsole, decodeMark, decodePoints, decodeState, type Stats, type VmDetail } from "./decode.ts";
+import {
+  type Control,
+  decodeConsole,
+  decodeMark,
+  decodePoints,
+  decodeState,
+  type SourceState,
+  type Stats,
+  type VmDetail,
+} from "./decode.ts";
 import { byId, definition, element, setText } from "./dom.ts";
 import {
   ABSENT,
@@ -25,6 +34,7 @@ import { Stack } from "./stack.ts";
 const STATS_EVERY_MS = 3_000;
 const DETAIL_EVERY_MS = 30_000;
 const EVENTS_SHOWN = 30;
+const SOURCES_SHOWN = 200;
 const DEFAULT_RANGE = "5m";
 
 const vm = nameFromAddress(location.pathname);
@@ -177,6 +187,21 @@ function showEvents(): void {
   );
 }
 
+/** The default is called by what it is; the names of sources are the guest's own. */
+function sourcePairs(states: readonly SourceState[]): Node[] {
+  const shown = states.slice(0, SOURCES_SHOWN);
+  return shown.flatMap(([source, state]) =>
+    definition(source === "*" ? "Default" : visibleLine(source), visibleLine(state)),
+  );
+}
+
+/** A guest without monitoring tells nothing: then there is nothing to show. */
+function showControl(control: Control): void {
+  byId("control-card").hidden = control.logs.length === 0 && control.metrics.length === 0;
+  byId("log-levels").replaceChildren(...sourcePairs(control.logs));
+  byId("metrics").replaceChildren(...sourcePairs(control.metrics));
+}
+
 function missing(): void {
   byId("missing").hidden = false;
   byId("body").hidden = true;
@@ -189,6 +214,15 @@ async function renewDetail(): Promise<void> {
     showDetail(await fetchVm(vm));
   } catch (failure) {
     if (failure instanceof VmNotFound) missing();
+  }
+}
+
+async function renewControl(): Promise<void> {
+  if (document.hidden) return;
+  try {
+    showControl(await fetchControl(vm));
+  } catch {
+    // The next round tries again; the connection's sign tells about a lasting loss.
   }
 }
 
@@ -218,6 +252,7 @@ async function renewCharts(): Promise<void> {
 
 function renewAll(): void {
   void renewDetail();
+  void renewControl();
   void renewCharts();
   void consoleView.refetch();
 }
@@ -290,6 +325,7 @@ renewAll();
 void renewStats();
 setInterval(() => void renewStats(), STATS_EVERY_MS);
 setInterval(() => void renewDetail(), DETAIL_EVERY_MS);
+setInterval(() => void renewControl(), DETAIL_EVERY_MS);
 setInterval(() => {
   showUptime();
   stack.draw();
@@ -305,6 +341,7 @@ followVm(
       stack.addMark(mark);
       showEvents();
       void renewDetail();
+      void renewControl();
     },
     state: (data) => {
       const { state, health } = decodeState(data);

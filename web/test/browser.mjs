@@ -38,6 +38,19 @@ const tests = {
     assert.equal(await page.$("#console *"), null);
   },
 
+  async "the guest's log levels and metrics are shown, hostile names as text; a guest that tells none has no card"(page) {
+    await page.goto(vmPage("bad0bad0bad0"));
+    await page.waitForSelector("#control-card:not([hidden])");
+    const terms = await page.$$eval("#log-levels dt", (nodes) => nodes.map((node) => node.textContent));
+    assert.deepEqual(terms, ["Default", "runtime", HOSTILE.replace("\u202e", "⟨202E⟩")]);
+    assert.equal(await page.$("#control-card img"), null);
+    assert.match(await page.textContent("#metrics"), /^Defaultenabledgcdisabled/);
+    await page.goto(vmPage("plain"));
+    await until("its name", 10_000, async () => (await page.textContent("#name")) === "plain");
+    await until("its events", 10_000, async () => (await page.$$("#events li")).length > 0);
+    assert.equal(await page.isVisible("#control-card"), false);
+  },
+
   async "the filter and its keys"(page) {
     await page.goto(`${base}/ui`);
     await page.waitForSelector("tr[data-vm]");

@@ -100,6 +100,13 @@ function charts(vm, seconds) {
   return { from, to, step, series, marks: marks(vm) };
 }
 
+function control(vm) {
+  if (vm.name === "plain" || vm.state === "stopped") return { logs: [], metrics: [], error: "it has no control port" };
+  const logs = [["*", "info"], ["runtime", "info"], [vm.name, "debug"]].map(([source, level]) => ({ source, level }));
+  const metrics = [["*", "enabled"], ["gc", "disabled"], [vm.name, "enabled"]].map(([source, state]) => ({ source, state }));
+  return { logs, metrics };
+}
+
 const consoles = new Map();
 function consoleOf(vm) {
   const boot = vm.state === "stopped" ? "" : `booting ${vm.name === HOSTILE ? "the hostile one" : vm.name}\r\nmemory 64 MiB, heap 24 MiB\r\nlink service 10.0.2.15/24, gateway 10.0.2.2\r\nlistening on port 80\r\n${HOSTILE_CONSOLE}`;
@@ -159,6 +166,7 @@ function vmApi(request, answer, vm, what, query) {
     const tail = all.subarray(-Number(query.get("tail") ?? 16384));
     return json(answer, 200, { from: all.length - tail.length, next: all.length, text: tail.toString() });
   }
+  if (what === "control") return json(answer, 200, control(vm));
   if (what !== "stats") return json(answer, 404, { error: "not found" });
   const now = Date.now();
   return json(answer, 200, {

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { joinCurves, lonePoints, valueAt, withGaps } from "../src/align.ts";
 import { ConsoleText } from "../src/console-text.ts";
-import { decodeCharts, decodeOverview, decodePoints, decodeVmDetail } from "../src/decode.ts";
+import { decodeCharts, decodeControl, decodeOverview, decodePoints, decodeVmDetail } from "../src/decode.ts";
 import {
   classWord,
   formatAxisTimes,
@@ -217,9 +217,18 @@ test("answers of another shape leave things out instead of failing", () => {
     assert.equal(decodeCharts(junk).series.size, 0);
     assert.deepEqual(decodePoints(junk), []);
     assert.deepEqual(decodeVmDetail(junk).ports, []);
+    assert.deepEqual(decodeControl(junk), { logs: [], metrics: [] });
   }
   assert.deepEqual(decodePoints({ points: [["a", 1, 2], ["b", "x", 2], [3, 1, 2], ["c", 1, null]] }), [["a", 1, 2]]);
   const charts = decodeCharts({ from: 0, to: 9, step: 0, series: { a: { times: [1, 2, "x"], values: [5, null, 7] } }, marks: [{}, { time: 3, event: "start" }] });
   assert.deepEqual(charts.series.get("a"), { times: [1], values: [5] });
   assert.deepEqual([charts.stepMs, charts.marks], [1, [{ timeMs: 3, event: "start", text: "" }]]);
+});
+
+test("a source without a name or a state is left out", () => {
+  const sources = [{ source: "*", level: "info" }, { source: "dns" }, { level: "debug" }, null, { source: 7, level: "info" }];
+  assert.deepEqual(decodeControl({ logs: sources, metrics: [{ source: "gc", state: "disabled" }] }), {
+    logs: [["*", "info"]],
+    metrics: [["gc", "disabled"]],
+  });
 });

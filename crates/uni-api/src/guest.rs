@@ -65,13 +65,16 @@ pub struct SourceState {
 }
 
 /// A guest's settings as the page shows them.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Control {
     /// Log sources, the default (`*`) first.
     pub logs: Vec<LogSource>,
     /// Metric sources and tags, the default (`*`) first.
     pub metrics: Vec<MetricSource>,
+    /// Why both are empty: the guest does not run, or has no control port. Left out when they are not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
 }
 
 /// One log source.

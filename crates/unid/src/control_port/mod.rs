@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tokio::task::AbortHandle;
 use uni_api::guest::{
     Control, ControlAnswer, ControlKind, ControlParams, LogSource, MetricSource, SourceState,
@@ -107,7 +107,7 @@ impl GuestControl {
             Some(seconds) => self.end_later(guest, kind, before, command, seconds),
             None => self.forget(&key(guest, kind)),
         }
-        list(guest, kind).await
+        list(guest, kind).await.context("the change is made, but what is in force now cannot be shown")
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Pending>> {
@@ -174,16 +174,16 @@ impl GuestControl {
     }
 }
 
-/// The settings of a VM's guest, for the page.
-///
-/// # Errors
-/// When it does not answer.
-pub(crate) async fn of_vm(guest: &Guest) -> anyhow::Result<Control> {
-    let (logs, metrics) =
-        tokio::try_join!(list(guest, ControlKind::Logs), list(guest, ControlKind::Metrics))?;
+/// The settings of a VM's guest, for the page. That many guests have none is no failure.
+pub(crate) async fn of_vm(guest: &Guest) -> Control {
+    let both = tokio::try_join!(list(guest, ControlKind::Logs), list(guest, ControlKind::Metrics));
+    let (logs, metrics) = match both {
+        Ok(both) => both,
+        Err(error) => return Control { error: format!("{error:#}"), ..Control::default() },
+    };
     let logs = logs.into_iter().map(|(source, level)| LogSource { source: escaped(&source), level });
     let metrics = metrics.into_iter().map(|(source, state)| MetricSource { source: escaped(&source), state });
-    Ok(Control { logs: logs.collect(), metrics: metrics.collect() })
+    Control { logs: logs.collect(), metrics: metrics.collect(), error: String::new() }
 }
 
 fn find(manager: &Manager, params: ControlParams) -> anyhow::Result<Guest> {
