@@ -159,6 +159,13 @@ fn a_change_for_a_time_ends_with_it() -> anyhow::Result<()> {
     std::thread::sleep(Duration::from_secs(3));
     ensure!(state_of(&daemon, "metrics", &["web"], "*")? == "disabled");
 
+    // of a VM that is gone there is nothing to end
+    run_answering(&daemon, "hello", "brief")?;
+    daemon.uni_ok(&["metrics", "brief", "off", "--for", "1s"])?;
+    daemon.uni_ok(&["stop", "brief", "--force"])?;
+    std::thread::sleep(Duration::from_millis(1500));
+    ensure!(!daemon.log().join("\n").contains("keeps a change"), "{:?}", daemon.log());
+
     daemon.uni_ok(&["metrics", "web", "off", "--for", "1h"])?;
     daemon.terminate()?;
     let log = daemon.log().join("\n");

@@ -51,6 +51,11 @@ impl Guest {
         }
     }
 
+    /// Whether it is a VM that does not run: its settings went with it.
+    pub(super) fn is_down(&self) -> bool {
+        matches!(&self.place, Place::Vm(vm) if vm.requests().is_none())
+    }
+
     /// Sends one command and reads the answer.
     ///
     /// # Errors

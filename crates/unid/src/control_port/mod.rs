@@ -148,6 +148,9 @@ impl GuestControl {
 
     async fn end(&self, guest: &Guest, kind: ControlKind) {
         let Some(Pending { before, .. }) = self.lock().remove(&key(guest, kind)) else { return };
+        if guest.is_down() {
+            return;
+        }
         for tries in 1..=RESTORE_TRIES {
             match bring_back(guest, kind, &before).await {
                 Ok(()) => return,
