@@ -170,6 +170,9 @@ fn a_change_for_a_time_ends_with_it() -> anyhow::Result<()> {
     daemon.terminate()?;
     let log = daemon.log().join("\n");
     ensure!(log.contains("unid ends before it") && log.contains("Moff"), "{log}");
+    daemon.restart()?;
+    let kept = state_of(&daemon, "metrics", &["web"], "*")?;
+    ensure!(kept == "disabled", "a restarted unid asks the same guest: {kept}");
     Ok(())
 }
 
