@@ -2,7 +2,7 @@
 //! same naming, limits, log and counters.
 //!
 //! Owns the counters of what came in and what was refused, and the rate-limited complaints. Never opens a
-//! socket: that is [`mod@line`]'s, the management link's and the HTTP server's business.
+//! socket: that is [`mod@line`]'s, [`mod@syslog`]'s, the management link's and the HTTP server's business.
 
 pub(crate) mod line;
 pub(crate) mod syslog;
@@ -65,6 +65,9 @@ pub(crate) struct Counters {
     long_lines: AtomicU64,
     renamed_points: AtomicU64,
     pub(crate) refused_connections: AtomicU64,
+    syslog_messages: AtomicU64,
+    syslog_truncated: AtomicU64,
+    syslog_refused_connections: AtomicU64,
     /// Frames of management links that found a queue full.
     pub(crate) dropped_frames: AtomicU64,
 }
@@ -79,6 +82,9 @@ impl Counters {
             long_lines_total: self.long_lines.load(Relaxed),
             renamed_points_total: self.renamed_points.load(Relaxed),
             refused_connections_total: self.refused_connections.load(Relaxed),
+            syslog_messages_total: self.syslog_messages.load(Relaxed),
+            syslog_truncated_total: self.syslog_truncated.load(Relaxed),
+            syslog_refused_connections_total: self.syslog_refused_connections.load(Relaxed),
         }
     }
 

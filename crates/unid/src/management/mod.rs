@@ -2,7 +2,7 @@
 //!
 //! QEMU listens on a Unix socket in the VM's directory and carries the guest's second network card over it;
 //! this module connects, answers ARP as [`HOST_ADDRESS`], and takes line protocol on port 8094 and syslog on port
-//! 514. Who speaks is certain, because nobody else is on the link. It never forwards a packet anywhere.
+//! 514, UDP and TCP. Who speaks is certain, because nobody else is on the link. It never forwards a packet anywhere.
 
 mod device;
 
@@ -21,7 +21,8 @@ use tokio::net::UnixStream;
 use tokio::time::Instant as TokioInstant;
 
 use self::device::FrameDevice;
-use crate::ingest::{Ingest, LineStream, Origin, syslog};
+use crate::ingest::syslog::{self, MessageStream, Sender};
+use crate::ingest::{Ingest, LineStream, Origin};
 
 /// Unid's address on every management link; the links are separate networks, so one address serves all.
 pub(crate) const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -34,8 +35,9 @@ const LINE_PORT: u16 = 8094;
 const LINE_SOCKETS: usize = 4;
 const RECEIVE_BYTES: usize = 16 * 1024;
 const SEND_BYTES: usize = 1024;
-/// Syslog over UDP (RFC 3164).
+/// Syslog over UDP and TCP (RFC 3164, RFC 5424).
 const SYSLOG_PORT: u16 = 514;
+const SYSLOG_SOCKETS: usize = 2;
 /// Syslog datagrams, and their bytes, that wait between two looks; more are dropped by the stack.
 const SYSLOG_DATAGRAMS: usize = 32;
 const SYSLOG_BYTES: usize = 16 * 1024;
@@ -122,12 +124,18 @@ struct HostEnd {
     sockets: SocketSet<'static>,
     line: Vec<LineSocket>,
     syslog: SocketHandle,
+    syslog_tcp: Vec<SyslogSocket>,
     started: TokioInstant,
 }
 
 struct LineSocket {
     handle: SocketHandle,
     stream: LineStream,
+}
+
+struct SyslogSocket {
+    handle: SocketHandle,
+    stream: MessageStream,
 }
 
 impl HostEnd {
@@ -142,10 +150,16 @@ impl HostEnd {
         });
         let mut sockets = SocketSet::new(Vec::new());
         let line = (0..LINE_SOCKETS)
-            .map(|_| LineSocket { handle: sockets.add(line_socket()), stream: LineStream::default() })
+            .map(|_| LineSocket { handle: sockets.add(stream_socket(LINE_PORT)), stream: LineStream::default() })
             .collect();
         let syslog = sockets.add(syslog_socket());
-        Self { device, interface, sockets, line, syslog, started }
+        let syslog_tcp = (0..SYSLOG_SOCKETS)
+            .map(|_| SyslogSocket {
+                handle: sockets.add(stream_socket(SYSLOG_PORT)),
+                stream: MessageStream::default(),
+            })
+            .collect();
+        Self { device, interface, sockets, line, syslog, syslog_tcp, started }
     }
 
     fn now(&self) -> Instant {
@@ -163,48 +177,60 @@ impl HostEnd {
         let now = self.now();
         self.interface.poll(now, &mut self.device, &mut self.sockets);
         for line in &mut self.line {
-            line.poll(self.sockets.get_mut::<tcp::Socket<'static>>(line.handle), vm, ingest);
+            let stream = &mut line.stream;
+            let socket = self.sockets.get_mut::<tcp::Socket<'static>>(line.handle);
+            drain(socket, LINE_PORT, |heard| match heard {
+                Some(bytes) => stream.feed(ingest, &Origin::Vm(vm), bytes),
+                None => stream.finish(ingest, &Origin::Vm(vm)),
+            });
         }
         let syslog = self.sockets.get_mut::<udp::Socket<'static>>(self.syslog);
         while let Ok((datagram, _)) = syslog.recv() {
-            syslog::accept(ingest, vm, datagram);
+            syslog::accept(ingest, Sender::link(vm), datagram);
+        }
+        for syslog in &mut self.syslog_tcp {
+            let stream = &mut syslog.stream;
+            let socket = self.sockets.get_mut::<tcp::Socket<'static>>(syslog.handle);
+            drain(socket, SYSLOG_PORT, |heard| match heard {
+                Some(bytes) => stream.feed(ingest, Sender::link(vm), bytes),
+                None => stream.finish(ingest, Sender::link(vm)),
+            });
         }
         let now = self.now();
         self.interface.poll(now, &mut self.device, &mut self.sockets);
     }
 }
 
-impl LineSocket {
-    fn poll(&mut self, socket: &mut tcp::Socket<'static>, vm: &str, ingest: &Ingest) {
-        while socket.can_recv() {
-            let taken = socket.recv(|bytes| {
-                self.stream.feed(ingest, &Origin::Vm(vm), bytes);
-                (bytes.len(), ())
-            });
-            if taken.is_err() {
-                break;
-            }
+/// Gives `take` what has arrived, and nothing once the peer has ended; then the socket listens again.
+fn drain(socket: &mut tcp::Socket<'static>, port: u16, mut take: impl FnMut(Option<&[u8]>)) {
+    while socket.can_recv() {
+        let taken = socket.recv(|bytes| {
+            take(Some(bytes));
+            (bytes.len(), ())
+        });
+        if taken.is_err() {
+            break;
         }
-        if socket.is_open() && socket.may_send() && !socket.may_recv() {
-            self.stream.finish(ingest, &Origin::Vm(vm));
-            socket.close();
-        }
-        if !socket.is_open() {
-            self.stream.finish(ingest, &Origin::Vm(vm));
-            // a closed socket on a fixed port above 0 can always listen
-            let _ = socket.listen(LINE_PORT);
-        }
+    }
+    if socket.is_open() && socket.may_send() && !socket.may_recv() {
+        take(None);
+        socket.close();
+    }
+    if !socket.is_open() {
+        take(None);
+        // a closed socket on a fixed port above 0 can always listen
+        let _ = socket.listen(port);
     }
 }
 
-fn line_socket() -> tcp::Socket<'static> {
+fn stream_socket(port: u16) -> tcp::Socket<'static> {
     let mut socket = tcp::Socket::new(
         tcp::SocketBuffer::new(vec![0; RECEIVE_BYTES]),
         tcp::SocketBuffer::new(vec![0; SEND_BYTES]),
     );
     socket.set_keep_alive(Some(smoltcp::time::Duration::from_secs(KEEP_ALIVE_SECONDS)));
     socket.set_timeout(Some(smoltcp::time::Duration::from_secs(TIMEOUT_SECONDS)));
-    let _ = socket.listen(LINE_PORT);
+    let _ = socket.listen(port);
     socket
 }
 
