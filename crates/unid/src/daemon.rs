@@ -327,8 +327,7 @@ impl Listeners {
         if let Some((tcp, udp)) = self.syslog.take() {
             let manager = Arc::clone(&app.manager);
             let names: syslog::Names = Arc::new(move |name: &str| manager.has_name(name));
-            let way =
-                syslog::Way { ingest: Arc::clone(ingest), peers: Arc::clone(&app.peers), names };
+            let way = syslog::Way { ingest: Arc::clone(ingest), peers: Arc::clone(&app.peers), names };
             tasks.spawn(syslog::serve_tcp(tcp, way.clone()));
             tasks.spawn(syslog::serve_udp(udp, way));
         }

@@ -69,7 +69,9 @@ impl Reader {
         let (id, name) = match &vm {
             Ok(vm) => (vm.id().to_owned(), vm.name().to_owned()),
             // a host that is no VM may send all the same
-            Err(_) if !series(&self.storage, &params.id, &SEVERITIES).is_empty() => (params.id.clone(), params.id.clone()),
+            Err(_) if !series(&self.storage, &params.id, &SEVERITIES).is_empty() => {
+                (params.id.clone(), params.id.clone())
+            }
             Err(error) => bail!("{error}"),
         };
         loop {

@@ -150,7 +150,10 @@ impl HostEnd {
         });
         let mut sockets = SocketSet::new(Vec::new());
         let line = (0..LINE_SOCKETS)
-            .map(|_| LineSocket { handle: sockets.add(stream_socket(LINE_PORT)), stream: LineStream::default() })
+            .map(|_| LineSocket {
+                handle: sockets.add(stream_socket(LINE_PORT)),
+                stream: LineStream::default(),
+            })
             .collect();
         let syslog = sockets.add(syslog_socket());
         let syslog_tcp = (0..SYSLOG_SOCKETS)

@@ -87,7 +87,8 @@ impl<'a> Batch<'a> {
 
 fn truncated(ingest: &Ingest, origin: Origin<'_>, messages: u64) {
     ingest.counters.syslog_truncated.fetch_add(messages, Relaxed);
-    ingest.complain(origin, &format!("a syslog message longer than {MAX_MESSAGE_BYTES} bytes, or broken off"));
+    ingest
+        .complain(origin, &format!("a syslog message longer than {MAX_MESSAGE_BYTES} bytes, or broken off"));
 }
 
 /// The messages of one connection, framed in either way of RFC 6587 or by NUL bytes.

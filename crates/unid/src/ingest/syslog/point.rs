@@ -41,8 +41,12 @@ pub(super) fn point(
     let own_time = parsed.time.filter(|_| parsed.dated);
     fields.extend(own_time.map(|time| ("timestamp".into(), FieldValue::Integer(time.nanos()))));
     let data = (!parsed.data.is_empty()).then(|| written(&parsed.data));
-    let texts =
-        [("hostname", parsed.host), ("procid", parsed.process), ("msgid", parsed.message_id), ("structured_data", data.as_deref())];
+    let texts = [
+        ("hostname", parsed.host),
+        ("procid", parsed.process),
+        ("msgid", parsed.message_id),
+        ("structured_data", data.as_deref()),
+    ];
     for (name, value) in texts {
         fields.extend(value.map(|value| (name.into(), FieldValue::String(value.into()))));
     }
@@ -135,8 +139,7 @@ mod tests {
 
     #[test]
     fn what_a_message_says_of_itself_is_kept() {
-        let message =
-            b"<28>1 2026-06-08T09:05:06.5Z web dns 42 ID7 [a@1 k=\"v\\\"\"][b] no \xff answer\n";
+        let message = b"<28>1 2026-06-08T09:05:06.5Z web dns 42 ID7 [a@1 k=\"v\\\"\"][b] no \xff answer\n";
         let (point, claimed) = point(message, NOW, 3, false);
         assert_eq!(claimed.as_deref(), Some("web"));
         assert_eq!(point.tags, [("appname".into(), "dns".into()), ("severity".into(), "warning".into())]);
@@ -149,7 +152,8 @@ mod tests {
         ];
         assert_eq!(texts(&point), expected);
         assert_eq!(point.time, Timestamp(NOW.nanos() - 500_000_000 + 3));
-        let integer = |name: &str| point.fields.iter().find(|(field, _)| &**field == name).map(|(_, v)| v.clone());
+        let integer =
+            |name: &str| point.fields.iter().find(|(field, _)| &**field == name).map(|(_, v)| v.clone());
         assert_eq!(integer("facility_code"), Some(FieldValue::Integer(3)));
         assert_eq!(integer("timestamp"), Some(FieldValue::Integer(NOW.nanos() - 500_000_000)));
     }
@@ -171,7 +175,10 @@ mod tests {
     #[test]
     fn messages_of_a_coarse_clock_differ_in_time_and_keep_their_order() {
         let time = |nanos, number| told_apart(Some(Timestamp(nanos)), number).map(Timestamp::nanos);
-        assert_eq!((time(5_000_000_000, 7), time(5_000_000_000, 8)), (Some(5_000_000_007), Some(5_000_000_008)));
+        assert_eq!(
+            (time(5_000_000_000, 7), time(5_000_000_000, 8)),
+            (Some(5_000_000_007), Some(5_000_000_008))
+        );
         assert_eq!(time(5_000_001_000, 2_001), Some(5_000_001_001));
         assert_eq!(time(5_000_001_001, 9), Some(5_000_001_001));
     }
