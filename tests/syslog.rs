@@ -341,10 +341,49 @@ fn bad_senders_are_counted_and_harm_nobody() -> anyhow::Result<()> {
 }
 
 #[test]
+fn under_tls_messages_are_counted_in_octets() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    let path = |name: &str| state.path().join(name).display().to_string();
+    let (cert, key) = (path("cert.pem"), path("key.pem"));
+    std::fs::write(&cert, made.cert.pem())?;
+    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    let tls = ["--tls-cert", &cert, "--tls-key", &key, "--api-addr", "", "--syslog-tls-addr", ":0"];
+    let daemon = Daemon::start(&state.path().join("s"), &tls)?;
+    let address = daemon.address("syslog-tls")?;
+    let text = "<11>1 2024-06-08T09:05:07Z secured app - - - two\nlines";
+    let mut client = Command::new("openssl")
+        .args(["s_client", "-quiet", "-verify_return_error", "-CAfile", &cert, "-connect", &address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("start openssl")?;
+    let mut stdin = client.stdin.take().context("its stdin")?;
+    write!(stdin, "{} {text}", text.len())?;
+    let came = arrived(&daemon, "secured", "two\nlines");
+    drop(stdin);
+    client.kill()?;
+    client.wait()?;
+    came?;
+    // clear text is refused, and counted
+    TcpStream::connect(&address)?.write_all(b"<11>1 - secured app - - - in clear\n")?;
+    eventually("the refusal to be counted", || {
+        ensure!(counted(&daemon, "syslog_refused_connections_total")? == 1);
+        Ok(())
+    })?;
+    ensure!(messages(&daemon, "secured", &[])?.len() == 1);
+    Ok(())
+}
+
+#[test]
 fn the_listener_is_refused_beyond_loopback_and_says_when_its_port_is_taken() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let taken = taken.local_addr()?.to_string();
+    let no_certificate = Daemon::start(&state.path().join("tls"), &["--syslog-tls-addr", ":0"]);
+    let refusal = format!("{:#}", no_certificate.err().context("it started")?);
+    ensure!(refusal.contains("--syslog-tls-addr") && refusal.contains("--tls-cert"), "{refusal}");
     for (address, words) in [
         ("0.0.0.0:0", ["--syslog-addr", "loopback"]),
         (taken.as_str(), ["--syslog-addr", ":0 for a free one"]),

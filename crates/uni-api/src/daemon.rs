@@ -49,7 +49,8 @@ pub struct Version {
 /// One listening socket of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// `control`, `line`, `line-udp`, `syslog`, `syslog-udp`, `api`, `ui` or `metrics`.
+    /// `control`, `line`, `line-udp`, `syslog`, `syslog-udp`,
+    /// `syslog-tls`, `api`, `ui` or `metrics`.
     pub what: String,
     /// `address:port`, or a path for the control socket.
     pub address: String,
@@ -168,7 +169,7 @@ pub struct Ingest {
     /// Syslog messages of which only the beginning was kept: too long, or the connection ended in them.
     #[serde(default)]
     pub syslog_truncated_total: u64,
-    /// Connections of syslog refused because the limit was reached.
+    /// Connections of syslog refused: the limit was reached, or the TLS handshake failed.
     #[serde(default)]
     pub syslog_refused_connections_total: u64,
 }

@@ -244,6 +244,7 @@ async fn upkeep(storage: Arc<Storage>) {
 struct Listeners {
     line: Option<(TcpListener, UdpSocket)>,
     syslog: Option<(TcpListener, UdpSocket)>,
+    syslog_tls: Option<TcpListener>,
     /// Flags that name the same address share a listener.
     http: Vec<(TcpListener, Vec<Role>)>,
     addresses: Vec<Listener>,
@@ -252,10 +253,21 @@ struct Listeners {
 
 impl Listeners {
     async fn bind(config: &Config, log: &Log) -> anyhow::Result<Self> {
-        let mut this =
-            Self { line: None, syslog: None, http: Vec::new(), addresses: Vec::new(), log: log.clone() };
+        let mut this = Self {
+            line: None,
+            syslog: None,
+            syslog_tls: None,
+            http: Vec::new(),
+            addresses: Vec::new(),
+            log: log.clone(),
+        };
         this.line = this.bind_both("line", "--line-addr", config.line_addr).await?;
         this.syslog = this.bind_both("syslog", "--syslog-addr", config.syslog_addr).await?;
+        if let Some(address) = config.syslog_tls_addr {
+            let tcp = bind_tcp("--syslog-tls-addr", address).await?;
+            this.add("syslog-tls", tcp.local_addr()?.to_string());
+            this.syslog_tls = Some(tcp);
+        }
         for (role, flag, address) in [
             (Role::Api, "--api-addr", config.api_addr),
             (Role::Ui, "--ui-addr", config.ui_addr),
@@ -324,12 +336,18 @@ impl Listeners {
             tasks.spawn(line::serve_tcp(tcp, Arc::clone(ingest), Arc::clone(&app.peers)));
             tasks.spawn(line::serve_udp(udp, Arc::clone(ingest), Arc::clone(&app.peers)));
         }
+        let manager = Arc::clone(&app.manager);
+        let way = syslog::Way {
+            ingest: Arc::clone(ingest),
+            peers: Arc::clone(&app.peers),
+            names: Arc::new(move |name: &str| manager.has_name(name)),
+        };
         if let Some((tcp, udp)) = self.syslog.take() {
-            let manager = Arc::clone(&app.manager);
-            let names: syslog::Names = Arc::new(move |name: &str| manager.has_name(name));
-            let way = syslog::Way { ingest: Arc::clone(ingest), peers: Arc::clone(&app.peers), names };
-            tasks.spawn(syslog::serve_tcp(tcp, way.clone()));
-            tasks.spawn(syslog::serve_udp(udp, way));
+            tasks.spawn(syslog::serve_tcp(tcp, None, way.clone()));
+            tasks.spawn(syslog::serve_udp(udp, way.clone()));
+        }
+        if let Some(tcp) = self.syslog_tls.take() {
+            tasks.spawn(syslog::serve_tcp(tcp, Some(Arc::clone(access)), way));
         }
         for (listener, roles) in self.http.drain(..) {
             let (app, access, figures) = (Arc::clone(app), Arc::clone(access), Arc::clone(figures));

@@ -128,7 +128,7 @@ fn taken_in(ingest: &Ingest) -> [Family; 8] {
         .with(&[], totals.syslog_truncated_total),
         Family::counter(
             "uni_ingest_syslog_refused_connections_total",
-            "Connections of syslog that were refused because the limit was reached.",
+            "Connections of syslog that were refused: the limit was reached, or the TLS handshake failed.",
         )
         .with(&[], totals.syslog_refused_connections_total),
     ]

@@ -1,4 +1,4 @@
-//! The listeners for syslog, TCP and UDP.
+//! The listeners for syslog: TCP, UDP, TLS.
 //!
 //! Owns accepting, keep-alive and the limit on connections. Each connection has a task and a bounded buffer of its own,
 //! so that none delays another.
@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::net::sockopt;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
 use super::{MessageStream, Sender, accept};
+use crate::http::Access;
 use crate::ingest::{Ingest, Origin};
 use crate::peers::{Peers, Protocol};
 
@@ -47,8 +48,8 @@ impl Way {
     }
 }
 
-/// Accepts connections until the task is aborted.
-pub(crate) async fn serve_tcp(listener: TcpListener, way: Way) {
+/// Accepts connections until the task is aborted; under TLS if there is `access`.
+pub(crate) async fn serve_tcp(listener: TcpListener, access: Option<Arc<Access>>, way: Way) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -64,17 +65,27 @@ pub(crate) async fn serve_tcp(listener: TcpListener, way: Way) {
             way.ingest.counters.syslog_refused_connections.fetch_add(1, Relaxed);
             continue;
         };
-        let way = way.clone();
+        let (way, access) = (way.clone(), access.clone());
         tokio::spawn(async move {
-            connection(stream, peer, &way).await;
+            connection(stream, peer, access.as_deref(), &way).await;
             drop(slot);
         });
     }
 }
 
-async fn connection(mut stream: TcpStream, peer: SocketAddr, way: &Way) {
+async fn connection(stream: TcpStream, peer: SocketAddr, access: Option<&Access>, way: &Way) {
     let _ = sockopt::set_socket_keepalive(&stream, true);
     let _ = sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE);
+    let Some(access) = access else { return listen(stream, peer, way).await };
+    match access.shake_hands(stream).await {
+        Some(stream) => listen(stream, peer, way).await,
+        None => {
+            way.ingest.counters.syslog_refused_connections.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+async fn listen(mut stream: impl AsyncRead + Unpin, peer: SocketAddr, way: &Way) {
     let owner = way.peers.owner(peer, Protocol::Tcp);
     let peer = peer.to_string();
     let sender = way.sender(owner.as_deref(), &peer);

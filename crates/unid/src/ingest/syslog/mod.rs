@@ -6,7 +6,7 @@
 mod listen;
 mod point;
 
-pub(crate) use self::listen::{Names, Way, serve_tcp, serve_udp};
+pub(crate) use self::listen::{Way, serve_tcp, serve_udp};
 pub(crate) use self::point::{MEASUREMENT, SEVERITIES};
 
 use std::sync::atomic::Ordering::Relaxed;
