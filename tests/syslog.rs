@@ -263,6 +263,39 @@ fn messages_are_filtered_and_shown_harmlessly() -> anyhow::Result<()> {
 }
 
 #[test]
+fn who_follows_sees_what_arrives_whatever_its_time() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let daemon = Daemon::start(state.path(), &[])?;
+    send(&daemon, "<12>1 2024-06-08T09:05:07Z web app - - - before")?;
+    arrived(&daemon, "web", "before")?;
+    let mut follower = Command::new(bin_dir().join("uni"))
+        .arg("--socket")
+        .arg(daemon.socket())
+        .args(["logs", "web", "--source", "syslog", "-f", "--level", "warning", "--output", "json"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut lines = BufReader::new(follower.stdout.take().context("its stdout")?).lines();
+    let mut next = || -> anyhow::Result<String> {
+        let message: Value = serde_json::from_str(&lines.next().context("it ended")??)?;
+        Ok(message["message"].as_str().unwrap_or_default().to_owned())
+    };
+    ensure!(next()? == "before");
+    for text in ["<12>1 2024-06-08T09:05:09Z web app - - - newer", "<14>1 - web app - - - below the level"] {
+        send(&daemon, text)?;
+    }
+    ensure!(next()? == "newer");
+    send(&daemon, "<12>1 2023-06-08T09:05:08Z web app - - - older")?;
+    send(&daemon, "<12>1 - else app - - - another host's")?;
+    ensure!(next()? == "older");
+    send(&daemon, "<12>web app - - - no header")?;
+    send(&daemon, "<12>1 - web app - - - last")?;
+    ensure!(next()? == "last");
+    follower.kill()?;
+    follower.wait()?;
+    Ok(())
+}
+
+#[test]
 fn many_messages_come_whole_and_in_order() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
     let daemon = Daemon::start(state.path(), &[])?;

@@ -22,7 +22,11 @@ pub struct MessagesParams {
     /// Begin with the last so many of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tail: Option<u32>,
-    /// When there is nothing to send yet, wait this long for it (at most 30000).
+    /// Only messages that arrived from this one on, in the order of their arrival: the `arrived` of an earlier answer.
+    /// Wins over `after`, `since_ms` and `tail`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived: Option<u64>,
+    /// With `arrived`: when there is nothing to send yet, wait this long for it (at most 30000).
     #[serde(default)]
     pub wait_ms: u64,
 }
@@ -46,10 +50,20 @@ pub struct Messages {
     /// Where to go on; absent when there is no message yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Place>,
+    /// Where to go on with those that arrive from now on. They may carry earlier times, and be among these already.
+    pub arrived: u64,
+    /// With `arrived`: messages, of all VMs, that came and went since.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u64,
     /// There are more at once.
     pub more: bool,
     /// The VM's process is gone and all was told: nothing will follow.
     pub ended: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// One message. What it did not say is left out.
@@ -57,6 +71,8 @@ pub struct Messages {
 pub struct Message {
     /// RFC 3339 in UTC, milliseconds.
     pub time: String,
+    /// The same in nanoseconds since the Unix epoch.
+    pub time_ns: i64,
     /// `emerg`, `alert`, `crit`, `err`, `warning`, `notice`, `info` or `debug`.
     pub severity: String,
     /// Facility, 0 to 23.

@@ -164,7 +164,7 @@ async fn serve(
     });
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),
-        messages: messages::Reader::new(Arc::clone(&storage), Arc::clone(&manager)),
+        messages: messages::Reader::new(Arc::clone(&storage), Arc::clone(&manager), Arc::clone(&ingest)),
         ingest: Arc::clone(&ingest),
         influx_push: influx_push.clone(),
         state_dir: config.state_dir.display().to_string(),

@@ -14,11 +14,12 @@ use regex::{Regex, RegexBuilder};
 use tokio::sync::Semaphore;
 use uni_api::messages::{Message, Messages, MessagesParams, Place};
 use uni_query::{Series, Source as _, TagMatcher, TagOp};
+use uni_store::Point;
 use uni_wire::{FieldValue, Timestamp};
 
 use crate::clock;
-use crate::ingest::DEFAULT_DATABASE;
 use crate::ingest::syslog::{MEASUREMENT, SEVERITIES};
+use crate::ingest::{DEFAULT_DATABASE, Ingest};
 use crate::storage::Storage;
 use crate::vms::Manager;
 
@@ -38,7 +39,7 @@ const READ_TIME: Duration = Duration::from_secs(20);
 const MAX_WAIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
 
-/// Fields as the store is asked for them; [`message`] takes them in this order.
+/// Fields that the store is asked for.
 const FIELDS: [&str; 6] = ["facility_code", "hostname", "message", "msgid", "procid", "structured_data"];
 /// Where the text is among them.
 const TEXT: usize = 2;
@@ -48,23 +49,24 @@ const TEXT: usize = 2;
 pub(crate) struct Reader {
     storage: Arc<Storage>,
     manager: Arc<Manager>,
+    ingest: Arc<Ingest>,
     slots: Arc<Semaphore>,
 }
 
 impl Reader {
     /// A reader of what `storage` has of the VMs of `manager`.
-    pub(crate) fn new(storage: Arc<Storage>, manager: Arc<Manager>) -> Self {
-        Self { storage, manager, slots: Arc::new(Semaphore::new(MAX_READERS)) }
+    pub(crate) fn new(storage: Arc<Storage>, manager: Arc<Manager>, ingest: Arc<Ingest>) -> Self {
+        Self { storage, manager, ingest, slots: Arc::new(Semaphore::new(MAX_READERS)) }
     }
 
-    /// One page of messages, the oldest first; waits for the first one if asked to.
+    /// One page of messages, the oldest first; or those that arrived last, for which it waits if asked to.
     ///
     /// # Errors
     /// When nobody has that name, a filter is none, or the store cannot be read in time.
     pub(crate) async fn messages(&self, params: &MessagesParams) -> anyhow::Result<Messages> {
         let start = Instant::now();
         let wait = Duration::from_millis(params.wait_ms).min(MAX_WAIT);
-        let mut wanted = Wanted::new(params, clock::now())?;
+        let wanted = Wanted::new(params, clock::now())?;
         let vm = self.manager.find(&params.id);
         let (id, name) = match &vm {
             Ok(vm) => (vm.id().to_owned(), vm.name().to_owned()),
@@ -74,15 +76,27 @@ impl Reader {
             }
             Err(error) => bail!("{error}"),
         };
+        // asked before the messages are: what a VM said last is there once it is down
+        let is_down = || vm.as_ref().is_ok_and(|vm| vm.process().is_none());
+        let Some(mut from) = params.arrived else {
+            let (down, arrived) = (is_down(), self.ingest.recent_messages.next());
+            let Page { messages, last, more } = self.read(&name, &wanted).await?;
+            let next = last.max(wanted.after);
+            return Ok(Messages { id, messages, next, arrived, missed: 0, more, ended: down && !more });
+        };
+        let mut missed = 0;
         loop {
-            // asked before the store is: what a VM said last is there once it is down
-            let down = vm.as_ref().is_ok_and(|vm| vm.process().is_none());
-            let page = self.read(&name, &wanted).await?;
-            let ended = down && !page.more;
-            wanted.go_on_after(page.last);
-            if !page.messages.is_empty() || ended || start.elapsed() >= wait {
-                let next = wanted.after;
-                return Ok(Messages { id, messages: page.messages, next, more: page.more, ended });
+            let ended = is_down();
+            let (arrived, next, gone) = self.ingest.recent_messages.from(from);
+            (from, missed) = (next, missed + gone);
+            let messages: Vec<_> = arrived
+                .iter()
+                .filter(|point| wanted.has(point, &name))
+                .map(|point| of_point(point))
+                .collect();
+            if !messages.is_empty() || ended || start.elapsed() >= wait {
+                let next = params.after;
+                return Ok(Messages { id, messages, next, arrived: from, missed, more: false, ended });
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -124,10 +138,15 @@ impl Wanted {
         })
     }
 
-    /// Only what comes after `last` from now on, and all of that.
-    fn go_on_after(&mut self, last: Option<Place>) {
-        self.after = last.max(self.after);
-        self.tail = None;
+    /// Whether a message is of `vm` and passes the filters that are not about time.
+    fn has(&self, point: &Point, vm: &str) -> bool {
+        let tag = |key| of(&point.tags, key).map_or("", |value| &**value);
+        let text = of(&point.fields, "message").map_or("", as_text);
+        tag("vm") == vm && self.severities.contains(&tag("severity")) && self.has_text(text)
+    }
+
+    fn has_text(&self, text: &str) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
     }
 
     /// The earliest time that a message may have.
@@ -236,7 +255,7 @@ impl Scan<'_> {
                 if first.is_some_and(|first| place < first) {
                     return ControlFlow::Continue(());
                 }
-                kept.push(Found { place, message: message(series, place, values) });
+                kept.push(Found { place, message: of_row(series, place, values) });
                 if kept.len() <= MAX_PAGE {
                     return ControlFlow::Continue(());
                 }
@@ -280,7 +299,7 @@ impl Scan<'_> {
             }
             let place = Place { time: time.nanos(), series: series.id };
             seen = seen.max(Some(place));
-            let matches = || self.wanted.pattern.as_ref().is_none_or(|re| re.is_match(text(values, TEXT)));
+            let matches = || self.wanted.has_text(values[TEXT].as_ref().map_or("", as_text));
             if self.wanted.after.is_some_and(|after| place <= after) || !matches() {
                 return ControlFlow::Continue(());
             }
@@ -324,28 +343,44 @@ impl Ord for Found {
     }
 }
 
-fn text(values: &[Option<FieldValue>], at: usize) -> &str {
-    match values.get(at) {
-        Some(Some(FieldValue::String(text))) => text,
-        _ => "",
-    }
+fn of<'a, V>(pairs: &'a [(Box<str>, V)], key: &str) -> Option<&'a V> {
+    pairs.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
 }
 
-fn message(series: &Series, place: Place, values: &[Option<FieldValue>]) -> Message {
-    let facility_code = match values.first() {
-        Some(Some(FieldValue::Integer(code))) => *code,
-        _ => 0,
-    };
+fn as_text(value: &FieldValue) -> &str {
+    if let FieldValue::String(text) = value { text } else { "" }
+}
+
+fn of_point(point: &Point) -> Message {
+    let tag = |key: &str| of(&point.tags, key).map_or("", |value| &**value);
+    message(point.time, tag, |key| of(&point.fields, key))
+}
+
+fn of_row(series: &Series, place: Place, values: &[Option<FieldValue>]) -> Message {
+    let field = |key: &str| values.get(FIELDS.iter().position(|&name| name == key)?)?.as_ref();
+    message(Timestamp(place.time), |key| tag(series, key), field)
+}
+
+fn message<'a>(
+    time: Timestamp,
+    tag: impl Fn(&str) -> &'a str,
+    field: impl Fn(&str) -> Option<&'a FieldValue>,
+) -> Message {
+    let text = |key| field(key).map_or("", as_text).to_owned();
     Message {
-        time: clock::rfc3339_millis(Timestamp(place.time)),
-        severity: tag(series, "severity").to_owned(),
-        facility_code,
-        hostname: text(values, 1).to_owned(),
-        appname: tag(series, "appname").to_owned(),
-        procid: text(values, 4).to_owned(),
-        msgid: text(values, 3).to_owned(),
-        structured_data: text(values, 5).to_owned(),
-        message: text(values, TEXT).to_owned(),
+        time: clock::rfc3339_millis(time),
+        time_ns: time.nanos(),
+        severity: tag("severity").to_owned(),
+        facility_code: match field("facility_code") {
+            Some(FieldValue::Integer(code)) => *code,
+            _ => 0,
+        },
+        hostname: text("hostname"),
+        appname: tag("appname").to_owned(),
+        procid: text("procid"),
+        msgid: text("msgid"),
+        structured_data: text("structured_data"),
+        message: text("message"),
     }
 }
 

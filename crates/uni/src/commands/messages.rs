@@ -7,8 +7,9 @@ use anyhow::Context as _;
 use uni_api::messages::{Message, Messages, MessagesParams};
 use uni_api::rpc::method;
 
+use super::console;
 use crate::args::{Format, Level, LogsArgs};
-use crate::client::{ANSWER_WAIT, Client};
+use crate::client::{ANSWER_WAIT, CallError, Client};
 use crate::{output, text};
 
 /// How long the daemon may hold a request of `--follow` that has nothing to tell.
@@ -25,26 +26,74 @@ pub(super) fn logs(client: &mut Client, args: LogsArgs, format: Format) -> anyho
         tail,
         ..MessagesParams::default()
     };
-    // one document, unless it never ends
-    let mut all = (format == Format::Json && !args.follow).then(Vec::new);
+    if !args.follow && format == Format::Json {
+        let mut all = Vec::new();
+        told(client, &mut params, |page| {
+            all.append(page);
+            Ok(())
+        })?;
+        return output::json(&all);
+    }
+    let mut newest = Vec::new();
+    let end = told(client, &mut params, |page| {
+        newest.clone_from(page);
+        print(page, format)
+    })?;
+    if args.follow && !end.ended { follow(client, params, &end, &newest, format) } else { Ok(()) }
+}
+
+/// Gives `each` the pages of what the store has; the last answer says where to go on.
+fn told(
+    client: &mut Client,
+    params: &mut MessagesParams,
+    mut each: impl FnMut(&mut Vec<Message>) -> anyhow::Result<()>,
+) -> anyhow::Result<Messages> {
     loop {
-        let wait = ANSWER_WAIT + Duration::from_millis(params.wait_ms);
-        let page: Messages = client.call_patiently(method::VM_MESSAGES, &params, wait)?;
-        match &mut all {
-            Some(all) => all.extend(page.messages),
-            None => print(&page.messages, format)?,
-        }
-        if !page.more && (page.ended || !args.follow) {
-            break;
-        }
-        if !page.more {
-            params.wait_ms = FOLLOW_WAIT_MILLIS;
-        }
-        (params.id, params.after) = (page.id, page.next);
+        let mut page: Messages = client.call_patiently(method::VM_MESSAGES, params, ANSWER_WAIT)?;
+        each(&mut page.messages)?;
+        params.id.clone_from(&page.id);
+        params.after = page.next;
         // they were about the beginning
         (params.tail, params.since_ms) = (None, None);
+        if !page.more {
+            return Ok(page);
+        }
     }
-    all.map_or(Ok(()), |all| output::json(&all))
+}
+
+/// Prints messages as they arrive. What arrived while the last page was read may be on it: `shown`.
+fn follow(
+    client: &mut Client,
+    mut params: MessagesParams,
+    end: &Messages,
+    shown: &[Message],
+    format: Format,
+) -> anyhow::Result<()> {
+    let wait = ANSWER_WAIT + Duration::from_millis(FOLLOW_WAIT_MILLIS);
+    (params.arrived, params.wait_ms) = (Some(end.arrived), FOLLOW_WAIT_MILLIS);
+    let mut shown = shown;
+    loop {
+        let mut page: Messages = match client.call_patiently(method::VM_MESSAGES, &params, wait) {
+            Ok(page) => page,
+            Err(CallError::Refused(_)) if console::is_removed(client, &params.id)? => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if page.missed > 0 {
+            eprintln!(
+                "uni: up to {} messages came faster than they were read and were left out",
+                page.missed
+            );
+        }
+        page.messages.retain(|message| !shown.contains(message));
+        print(&page.messages, format)?;
+        if !page.messages.is_empty() {
+            shown = &[];
+        }
+        if page.ended {
+            return Ok(());
+        }
+        params.arrived = Some(page.arrived);
+    }
 }
 
 fn print(messages: &[Message], format: Format) -> anyhow::Result<()> {

@@ -54,6 +54,8 @@ pub(crate) struct Ingest {
     live: Arc<Live>,
     pub(crate) counters: Counters,
     complaints: Mutex<Complaints>,
+    /// Syslog messages for who follows them.
+    pub(crate) recent_messages: syslog::Recent,
 }
 
 /// What came in and what was refused, since the daemon started.
@@ -115,7 +117,13 @@ const REASONS: [&str; 4] = ["type_conflict", "series_limit", "field_limit", "mal
 impl Ingest {
     /// A way into `storage` that shows what it takes in `live`.
     pub(crate) fn new(storage: Arc<Storage>, live: Arc<Live>) -> Self {
-        Self { storage, live, counters: Counters::default(), complaints: Mutex::default() }
+        Self {
+            storage,
+            live,
+            counters: Counters::default(),
+            complaints: Mutex::default(),
+            recent_messages: syslog::Recent::default(),
+        }
     }
 
     /// Stores points of the daemon's own making (samples, lifecycle events).
@@ -157,18 +165,18 @@ impl Ingest {
     }
 
     /// Stores what a lenient wire brought and complains about what the store refused.
-    fn append_lines(&self, origin: &Origin<'_>, mut points: Vec<Point>) {
+    fn append_lines(&self, origin: &Origin<'_>, points: &mut [Point]) {
         if points.is_empty() {
             return;
         }
         if let Origin::Vm(name) = origin {
-            for point in &mut points {
+            for point in &mut *points {
                 if trust(point, name) {
                     self.counters.renamed_points.fetch_add(1, Relaxed);
                 }
             }
         }
-        match self.append(DEFAULT_DATABASE, &points, Durable::No) {
+        match self.append(DEFAULT_DATABASE, points, Durable::No) {
             Ok(appended) => {
                 for rejected in &appended.rejected {
                     self.complain(origin, &rejected.reason.to_string());
@@ -300,8 +308,8 @@ impl<'a> Parsed<'a> {
         }
     }
 
-    fn store(self) {
-        self.ingest.append_lines(self.origin, self.points);
+    fn store(mut self) {
+        self.ingest.append_lines(self.origin, &mut self.points);
     }
 }
 

@@ -5,9 +5,11 @@
 
 mod listen;
 mod point;
+mod recent;
 
 pub(crate) use self::listen::{Way, serve_tcp, serve_udp};
 pub(crate) use self::point::{MEASUREMENT, SEVERITIES};
+pub(crate) use self::recent::Recent;
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -80,8 +82,9 @@ impl<'a> Batch<'a> {
         self.points.push(point);
     }
 
-    fn store(self) {
-        self.ingest.append_lines(&self.sender.origin, self.points);
+    fn store(mut self) {
+        self.ingest.append_lines(&self.sender.origin, &mut self.points);
+        self.ingest.recent_messages.push(self.points);
     }
 }
 
