@@ -219,6 +219,9 @@ fn page(storage: &Storage, name: &str, wanted: &Wanted) -> anyhow::Result<Page> 
     scan.page_from(first)
 }
 
+/// Gets each wanted row; says whether it wants more.
+type Each<'a> = dyn FnMut(Place, &[Option<FieldValue>]) -> ControlFlow<()> + 'a;
+
 /// One walk over the series of a VM.
 struct Scan<'a> {
     storage: &'a Storage,
@@ -249,7 +252,7 @@ impl Scan<'_> {
     fn page_from(&mut self, first: Option<Place>) -> anyhow::Result<Page> {
         let mut kept: BinaryHeap<Found> = BinaryHeap::new();
         let mut more = false;
-        let from = first.map_or(self.wanted.from(), |place| Timestamp(place.time));
+        let from = first.map_or_else(|| self.wanted.from(), |place| Timestamp(place.time));
         for series in self.all {
             self.visit(series, from, &mut |place, values| {
                 if first.is_some_and(|first| place < first) {
@@ -284,12 +287,7 @@ impl Scan<'_> {
     }
 
     /// The rows of a series that are wanted, by time.
-    fn visit(
-        &mut self,
-        series: &Series,
-        from: Timestamp,
-        each: &mut dyn FnMut(Place, &[Option<FieldValue>]) -> ControlFlow<()>,
-    ) -> anyhow::Result<()> {
+    fn visit(&mut self, series: &Series, from: Timestamp, each: &mut Each<'_>) -> anyhow::Result<()> {
         let mut late = false;
         let mut seen = self.last;
         let mut visit = |time: Timestamp, values: &[Option<FieldValue>]| {
