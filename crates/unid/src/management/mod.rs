@@ -248,3 +248,64 @@ fn syslog_socket() -> udp::Socket<'static> {
     let _ = socket.bind(SYSLOG_PORT);
     socket
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::Live;
+    use crate::storage::Storage;
+    use uni_query::{Source as _, TagMatcher, TagOp};
+    use uni_store::{Options, Store};
+
+    /// A VM's end of the link, with one connection to `port` of the host's end.
+    fn guest(port: u16) -> (FrameDevice, Interface, SocketSet<'static>, SocketHandle) {
+        let mut device = FrameDevice::default();
+        let mac = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 2]));
+        let mut interface = Interface::new(Config::new(mac), &mut device, Instant::ZERO);
+        interface.update_ip_addrs(|addresses| {
+            let _ = addresses.push(IpCidr::new(Ipv4Addr::new(10, 99, 0, 2).into(), PREFIX_BITS));
+        });
+        let buffer = || tcp::SocketBuffer::new(vec![0; 4096]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.connect(interface.context(), (HOST_ADDRESS, port), 40_000).unwrap();
+        let mut sockets = SocketSet::new(Vec::new());
+        let handle = sockets.add(socket);
+        (device, interface, sockets, handle)
+    }
+
+    #[test]
+    fn syslog_by_tcp_is_filed_under_the_links_vm() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default(), crate::clock::now()).unwrap();
+        let storage = Storage::new(store).unwrap();
+        let ingest = Ingest::new(Arc::clone(&storage), Arc::new(Live::default()));
+        let mut host = HostEnd::new();
+        let (mut device, mut interface, mut sockets, handle) = guest(SYSLOG_PORT);
+        let mut said = false;
+        for round in 0..200 {
+            interface.poll(Instant::from_millis(round), &mut device, &mut sockets);
+            let socket = sockets.get_mut::<tcp::Socket<'static>>(handle);
+            if socket.can_send() && !said {
+                // one message in each framing; the last ends with the connection
+                socket.send_slice(b"18 <11>Jun  8 x a: 1\n<11>1 - other app - - - 2\n<11>app: 3").unwrap();
+                socket.close();
+                said = true;
+            }
+            while let Some(frame) = device.outgoing() {
+                host.device.feed(&frame).unwrap();
+            }
+            host.poll("web", &ingest);
+            while let Some(frame) = host.device.outgoing() {
+                device.feed(&frame).unwrap();
+            }
+        }
+        let counters = ingest.counters.snapshot();
+        assert_eq!((counters.syslog_messages_total, counters.renamed_points_total), (3, 1));
+        let of = |vm: &str| {
+            let vm = TagMatcher { key: "vm".to_owned(), op: TagOp::Equal, value: vm.to_owned() };
+            storage.series("uni", "syslog", &[vm]).len()
+        };
+        assert!(of("web") > 0);
+        assert_eq!(of("other"), 0);
+    }
+}
