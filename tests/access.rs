@@ -23,8 +23,10 @@ struct Unid {
 fn command(state: &Path, flags: &[&str]) -> Command {
     let mut command = Command::new(bin_dir().join("unid"));
     command.arg("--state-dir").arg(state.join("s")).args(flags);
-    if !flags.contains(&"--line-addr") {
-        command.args(["--line-addr", ""]);
+    for flag in ["--line-addr", "--syslog-addr"] {
+        if !flags.contains(&flag) {
+            command.args([flag, ""]);
+        }
     }
     command.stdin(Stdio::null());
     command

@@ -148,7 +148,7 @@ fn a_second_daemon_on_the_same_state_or_socket_is_refused() -> anyhow::Result<()
             .arg(state_dir)
             .arg("--socket")
             .arg(socket)
-            .args(["--line-addr", "", "--api-addr", ""])
+            .args(["--line-addr", "", "--syslog-addr", "", "--api-addr", ""])
             .output()?;
         ensure!(output.status.code() == Some(1), "{output:?}");
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())

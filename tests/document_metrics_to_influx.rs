@@ -129,9 +129,9 @@ fn the_same_command_line_with_uni_over_the_vms_private_link() -> anyhow::Result<
     ensure!(vm["args"] == json!(args) && vm.get("added_args").is_none(), "{vm}");
     eventually("metrics by TCP and a message by UDP", || {
         daemon.number("SELECT last(\"live words\") FROM gc WHERE vm = 'my.unikernel'")?;
-        let rows = daemon.rows("SELECT message FROM syslog WHERE vm = 'my.unikernel'")?;
-        let message = rows[0][1].as_str().unwrap_or_default();
-        ensure!(message.contains("my.unikernel"), "{message}");
+        let rows = daemon.rows("SELECT hostname, message FROM syslog WHERE vm = 'my.unikernel'")?;
+        let message = rows[0][2].as_str().unwrap_or_default();
+        ensure!(rows[0][1] == "my.unikernel" && !message.is_empty(), "{rows:?}");
         Ok(())
     })
 }

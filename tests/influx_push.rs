@@ -492,7 +492,7 @@ fn bad_collectors_are_refused_and_unknown_ones_are_tried_again() -> anyhow::Resu
             .arg(state.path().join("s"))
             .arg("--socket")
             .arg(state.path().join("socket"))
-            .args(["--line-addr", &line, "--api-addr", ""])
+            .args(["--line-addr", &line, "--syslog-addr", "", "--api-addr", ""])
             .args(influx)
             .output()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

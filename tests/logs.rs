@@ -27,7 +27,7 @@ fn call(socket: &Path, request: &str) -> anyhow::Result<Value> {
 fn unid(state: &Path) -> Command {
     let mut command = Command::new(bin_dir().join("unid"));
     command.arg("--state-dir").arg(state).arg("--socket").arg(state.join("unid.sock"));
-    command.args(["--line-addr", "", "--api-addr", ""]).env_remove("UNI_LOG");
+    command.args(["--line-addr", "", "--syslog-addr", "", "--api-addr", ""]).env_remove("UNI_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -316,7 +316,7 @@ fn a_closed_stderr_is_no_reason_to_end() -> anyhow::Result<()> {
     // closed from the start
     command.args([
         "-c",
-        "exec \"$0\" --state-dir \"$1\" --socket \"$1/unid.sock\" --line-addr '' --api-addr '' 2>&-",
+        "exec \"$0\" --state-dir \"$1\" --socket \"$1/unid.sock\" --line-addr '' --syslog-addr '' --api-addr '' 2>&-",
     ]);
     command.arg(&unid).arg(state.path());
     let started = Started::new(command, state.path())?;

@@ -55,7 +55,7 @@ fn start_refused(state: &Path, flags: &[&str], words: &[&str]) -> anyhow::Result
         .arg(state)
         .arg("--socket")
         .arg(state.join("unid.sock"))
-        .args(["--line-addr", "", "--api-addr", ""])
+        .args(["--line-addr", "", "--syslog-addr", "", "--api-addr", ""])
         .args(flags)
         .output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);

@@ -10,6 +10,7 @@ pub mod line_sink;
 pub mod otlp;
 pub mod prometheus;
 pub mod python;
+pub mod rsyslog;
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
@@ -99,7 +100,7 @@ pub fn boot_sector(text: &[u8], for_ever: bool) -> Vec<u8> {
 }
 
 /// Listeners that a daemon has on free ports unless its flags say otherwise.
-const LISTENERS: [&str; 3] = ["--line-addr", "--api-addr", "--ui-addr"];
+const LISTENERS: [&str; 4] = ["--line-addr", "--syslog-addr", "--api-addr", "--ui-addr"];
 
 /// A running `unid`; dropped, it and its VMs are ended.
 #[derive(Debug)]

@@ -49,7 +49,8 @@ pub struct Version {
 /// One listening socket of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
-    /// `control`, `line`, `line-udp`, `api`, `ui` or `metrics`.
+    /// `control`, `line`, `line-udp`, `syslog`, `syslog-udp`,
+    /// `syslog-tls`, `api`, `ui` or `metrics`.
     pub what: String,
     /// `address:port`, or a path for the control socket.
     pub address: String,
@@ -160,6 +161,15 @@ pub struct Ingest {
     pub long_lines_total: u64,
     /// Points whose `vm` tag claimed another VM's name and was corrected.
     pub renamed_points_total: u64,
-    /// Connections refused because the limit was reached.
+    /// Connections of line protocol refused because the limit was reached.
     pub refused_connections_total: u64,
+    /// Syslog messages taken in.
+    #[serde(default)]
+    pub syslog_messages_total: u64,
+    /// Syslog messages of which only the beginning was kept: too long, or the connection ended in them.
+    #[serde(default)]
+    pub syslog_truncated_total: u64,
+    /// Connections of syslog refused: the limit was reached, or the TLS handshake failed.
+    #[serde(default)]
+    pub syslog_refused_connections_total: u64,
 }

@@ -116,6 +116,8 @@ pub mod method {
     pub const VM_INSPECT: &str = "VM.Inspect";
     /// [`crate::vm::LogsParams`] to [`crate::vm::Logs`].
     pub const VM_LOGS: &str = "VM.Logs";
+    /// [`crate::messages::MessagesParams`] to [`crate::messages::Messages`].
+    pub const VM_MESSAGES: &str = "VM.Messages";
     /// [`crate::vm::VmRef`] to [`crate::vm::Stats`].
     pub const VM_STATS: &str = "VM.Stats";
     /// [`crate::guest::ControlParams`] to [`crate::guest::ControlAnswer`].

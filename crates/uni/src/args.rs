@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Ps,
     /// Show everything about a VM, as JSON
     Inspect(VmArg),
-    /// Print a VM's serial console
+    /// Print a VM's serial console, or its syslog messages
     Logs(LogsArgs),
     /// Show processor, memory and network use of a VM
     Stats(StatsArgs),
@@ -240,6 +240,10 @@ pub(crate) struct LogsArgs {
     #[command(flatten)]
     pub(crate) vm: VmArg,
 
+    /// What is shown: the serial console, or the messages that came as syslog
+    #[arg(long, value_enum, default_value_t = LogSource::Console)]
+    pub(crate) source: LogSource,
+
     /// Go on until the VM ends
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -248,13 +252,85 @@ pub(crate) struct LogsArgs {
     #[arg(long, value_name = "N|last|previous", default_value = "", hide_default_value = true)]
     pub(crate) run: String,
 
-    /// Begin with the last N lines instead of the earliest kept
+    /// Begin with the last N lines or messages instead of the earliest kept
     #[arg(long, value_name = "N", conflicts_with = "tail_bytes")]
     pub(crate) tail: Option<usize>,
 
     /// Begin with the last N bytes
     #[arg(long, value_name = "N")]
     pub(crate) tail_bytes: Option<u64>,
+
+    /// With --source syslog: only messages of this severity and of worse ones
+    #[arg(long, value_enum)]
+    pub(crate) level: Option<Level>,
+
+    /// With --source syslog: only messages of the last so much time, e.g. 90s, 15m, 1h
+    #[arg(long, value_name = "D", value_parser = duration::parse)]
+    pub(crate) since: Option<Duration>,
+
+    /// With --source syslog: only messages in whose text this regular expression is found
+    #[arg(long, value_name = "RE", value_parser = NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
+    pub(crate) grep: Option<String>,
+}
+
+/// Where what `logs` shows comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogSource {
+    // What the guest wrote to its serial port.
+    Console,
+    // What it, or somebody in its name, sent as syslog.
+    Syslog,
+}
+
+/// Severities of syslog, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Level {
+    #[value(alias = "emergency")]
+    Emerg,
+    Alert,
+    #[value(alias = "critical")]
+    Crit,
+    #[value(alias = "error")]
+    Err,
+    #[value(alias = "warn")]
+    Warning,
+    Notice,
+    #[value(alias = "informational")]
+    Info,
+    Debug,
+}
+
+impl Level {
+    /// The severity as the daemon spells it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Emerg => "emerg",
+            Self::Alert => "alert",
+            Self::Crit => "crit",
+            Self::Err => "err",
+            Self::Warning => "warning",
+            Self::Notice => "notice",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+impl LogsArgs {
+    /// The first flag given that is not for the source.
+    pub(crate) fn misfit(&self) -> Option<&'static str> {
+        let given = match self.source {
+            LogSource::Console => vec![
+                ("--level", self.level.is_some()),
+                ("--since", self.since.is_some()),
+                ("--grep", self.grep.is_some()),
+            ],
+            LogSource::Syslog => {
+                vec![("--run", !self.run.is_empty()), ("--tail-bytes", self.tail_bytes.is_some())]
+            }
+        };
+        given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
+    }
 }
 
 #[derive(Debug, Args)]

@@ -17,3 +17,10 @@ pub(crate) fn rfc3339(time: Option<Timestamp>) -> String {
         .map(|t| t.to_string())
         .unwrap_or_default()
 }
+
+/// A time as RFC 3339 in UTC with milliseconds; empty for one that no calendar has.
+pub(crate) fn rfc3339_millis(time: Timestamp) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(time.nanos()))
+        .map(|time| format!("{time:.3}"))
+        .unwrap_or_default()
+}

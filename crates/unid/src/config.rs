@@ -30,6 +30,14 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8094")]
     line_addr: String,
 
+    /// Syslog of RFC 3164 and RFC 5424 over TCP and UDP; empty turns it off, `:0` picks a free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5514")]
+    syslog_addr: String,
+
+    /// Syslog over TLS (RFC 5425), with --tls-cert; empty (the default) turns it off
+    #[arg(long, value_name = "ADDR", default_value = "")]
+    syslog_tls_addr: String,
+
     /// InfluxDB's /write, /query and /ping, and /grafana.json; empty turns it off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8086")]
     api_addr: String,
@@ -51,7 +59,7 @@ pub(crate) struct Flags {
     #[arg(long, value_enum, default_value_t = VmStore::File)]
     vm_store: VmStore,
 
-    /// Certificate chain in PEM for the HTTP listeners; with --tls-key
+    /// Certificate chain in PEM for the HTTP listeners and --syslog-tls-addr; with --tls-key
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
 
@@ -147,6 +155,8 @@ pub(crate) struct Config {
     pub(crate) state_dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) line_addr: Option<SocketAddr>,
+    pub(crate) syslog_addr: Option<SocketAddr>,
+    pub(crate) syslog_tls_addr: Option<SocketAddr>,
     pub(crate) api_addr: Option<SocketAddr>,
     pub(crate) ui_addr: Option<SocketAddr>,
     pub(crate) metrics_addr: Option<SocketAddr>,
@@ -234,6 +244,8 @@ impl Flags {
             state_dir: std::path::absolute(&state_dir)?,
             socket: self.socket.unwrap_or_else(uni_api::defaults::socket_path),
             line_addr: listen_address("--line-addr", &self.line_addr)?,
+            syslog_addr: listen_address("--syslog-addr", &self.syslog_addr)?,
+            syslog_tls_addr: tls_address("--syslog-tls-addr", &self.syslog_tls_addr, access.tls.is_some())?,
             api_addr: http_address("--api-addr", &self.api_addr)?,
             ui_addr: http_address("--ui-addr", &self.ui_addr)?,
             metrics_addr: http_address("--metrics-addr", &self.metrics_addr)?,
@@ -266,8 +278,8 @@ pub(crate) fn lock_path(state_dir: &Path) -> PathBuf {
     state_dir.join("unid.lock")
 }
 
-/// An address of the line listener: `host:port`, `:port` (loopback) or empty (off). Beyond loopback it is refused:
-/// its protocol has neither TLS nor tokens.
+/// An address of the line or the syslog listener: `host:port`, `:port` (loopback) or empty (off). Beyond loopback it
+/// is refused: its protocol has neither TLS nor tokens.
 fn listen_address(flag: &str, text: &str) -> anyhow::Result<Option<SocketAddr>> {
     let address = parse_address(flag, text)?;
     if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
@@ -289,6 +301,15 @@ fn http_address(flag: &str, text: &str, guarded: bool) -> anyhow::Result<Option<
              --tls-key, or --token-file, or name a loopback address such as 127.0.0.1:{}",
             address.port()
         );
+    }
+    Ok(address)
+}
+
+/// The same for a listener that speaks nothing but TLS.
+fn tls_address(flag: &str, text: &str, has_certificate: bool) -> anyhow::Result<Option<SocketAddr>> {
+    let address = parse_address(flag, text)?;
+    if address.is_some() && !has_certificate {
+        anyhow::bail!("{flag} {text}: needs a certificate; give --tls-cert and --tls-key");
     }
     Ok(address)
 }

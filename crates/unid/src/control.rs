@@ -23,6 +23,7 @@ use crate::control_port::GuestControl;
 use crate::forward::influx::Push;
 use crate::ingest::Ingest;
 use crate::logging::Log;
+use crate::messages;
 use crate::trace::{Caller, Tracing};
 use crate::vms::{FindError, Manager, Vm};
 
@@ -41,6 +42,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 pub(crate) struct Control {
     pub(crate) manager: Arc<Manager>,
     pub(crate) guests: Arc<GuestControl>,
+    pub(crate) messages: messages::Reader,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) influx_push: Option<Arc<Push>>,
     pub(crate) state_dir: String,
@@ -203,6 +205,7 @@ impl Control {
             method::VM_GET => answer(Ok(self.find(params)?.info())),
             method::VM_INSPECT => answer(Ok(self.find(params)?.detail())),
             method::VM_LOGS => answer(self.manager.logs(&parse::<LogsParams>(params)?).await),
+            method::VM_MESSAGES => answer(self.messages.messages(&parse(params)?).await),
             method::VM_STATS => answer(self.manager.fresh_stats(&parse::<VmRef>(params)?.id).await),
             method::VM_CONTROL => {
                 answer(self.guests.answer(&self.manager, parse::<ControlParams>(params)?, by).await)

@@ -26,7 +26,7 @@ use crate::control::{self, Control};
 use crate::control_port::GuestControl;
 use crate::forward;
 use crate::http::{self, Access, App, Role};
-use crate::ingest::{Ingest, line};
+use crate::ingest::{Ingest, line, syslog};
 use crate::live::Live;
 use crate::logging::Log;
 use crate::metrics::{self, Polled, Registry, Sources};
@@ -34,7 +34,7 @@ use crate::peers::Peers;
 use crate::storage::Storage;
 use crate::trace::Tracing;
 use crate::vms::Manager;
-use crate::{clock, sampler};
+use crate::{clock, messages, sampler};
 
 /// How often the store is looked after: packed, synced, old partitions dropped.
 const UPKEEP: Duration = Duration::from_secs(1);
@@ -167,6 +167,7 @@ async fn serve(
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),
         guests: Arc::clone(&guests),
+        messages: messages::Reader::new(Arc::clone(&storage), Arc::clone(&manager), Arc::clone(&ingest)),
         ingest: Arc::clone(&ingest),
         influx_push: influx_push.clone(),
         state_dir: config.state_dir.display().to_string(),
@@ -246,6 +247,8 @@ async fn upkeep(storage: Arc<Storage>) {
 /// The listening sockets other than the control socket.
 struct Listeners {
     line: Option<(TcpListener, UdpSocket)>,
+    syslog: Option<(TcpListener, UdpSocket)>,
+    syslog_tls: Option<TcpListener>,
     /// Flags that name the same address share a listener.
     http: Vec<(TcpListener, Vec<Role>)>,
     addresses: Vec<Listener>,
@@ -254,17 +257,20 @@ struct Listeners {
 
 impl Listeners {
     async fn bind(config: &Config, log: &Log) -> anyhow::Result<Self> {
-        let mut this = Self { line: None, http: Vec::new(), addresses: Vec::new(), log: log.clone() };
-        if let Some(address) = config.line_addr {
-            let tcp = bind_tcp("--line-addr", address).await?;
-            let bound = tcp.local_addr()?;
-            // UDP on the same port, so that one number names both
-            let udp = UdpSocket::bind(bound)
-                .await
-                .with_context(|| cannot_listen("--line-addr", &format!("{bound}/udp")))?;
-            this.add("line", bound.to_string());
-            this.add("line-udp", bound.to_string());
-            this.line = Some((tcp, udp));
+        let mut this = Self {
+            line: None,
+            syslog: None,
+            syslog_tls: None,
+            http: Vec::new(),
+            addresses: Vec::new(),
+            log: log.clone(),
+        };
+        this.line = this.bind_both("line", "--line-addr", config.line_addr).await?;
+        this.syslog = this.bind_both("syslog", "--syslog-addr", config.syslog_addr).await?;
+        if let Some(address) = config.syslog_tls_addr {
+            let tcp = bind_tcp("--syslog-tls-addr", address).await?;
+            this.add("syslog-tls", tcp.local_addr()?.to_string());
+            this.syslog_tls = Some(tcp);
         }
         for (role, flag, address) in [
             (Role::Api, "--api-addr", config.api_addr),
@@ -276,6 +282,23 @@ impl Listeners {
             }
         }
         Ok(this)
+    }
+
+    /// TCP, and UDP on the same port, so that one number names both.
+    async fn bind_both(
+        &mut self,
+        what: &str,
+        flag: &str,
+        address: Option<SocketAddr>,
+    ) -> anyhow::Result<Option<(TcpListener, UdpSocket)>> {
+        let Some(address) = address else { return Ok(None) };
+        let tcp = bind_tcp(flag, address).await?;
+        let bound = tcp.local_addr()?;
+        let udp =
+            UdpSocket::bind(bound).await.with_context(|| cannot_listen(flag, &format!("{bound}/udp")))?;
+        self.add(what, bound.to_string());
+        self.add(&format!("{what}-udp"), bound.to_string());
+        Ok(Some((tcp, udp)))
     }
 
     async fn bind_http(&mut self, role: Role, flag: &str, address: SocketAddr) -> anyhow::Result<()> {
@@ -316,6 +339,19 @@ impl Listeners {
         if let Some((tcp, udp)) = self.line.take() {
             tasks.spawn(line::serve_tcp(tcp, Arc::clone(ingest), Arc::clone(&app.peers)));
             tasks.spawn(line::serve_udp(udp, Arc::clone(ingest), Arc::clone(&app.peers)));
+        }
+        let manager = Arc::clone(&app.manager);
+        let way = syslog::Way {
+            ingest: Arc::clone(ingest),
+            peers: Arc::clone(&app.peers),
+            names: Arc::new(move |name: &str| manager.has_name(name)),
+        };
+        if let Some((tcp, udp)) = self.syslog.take() {
+            tasks.spawn(syslog::serve_tcp(tcp, None, way.clone()));
+            tasks.spawn(syslog::serve_udp(udp, way.clone()));
+        }
+        if let Some(tcp) = self.syslog_tls.take() {
+            tasks.spawn(syslog::serve_tcp(tcp, Some(Arc::clone(access)), way));
         }
         for (listener, roles) in self.http.drain(..) {
             let (app, access, figures) = (Arc::clone(app), Arc::clone(access), Arc::clone(figures));

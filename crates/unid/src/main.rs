@@ -15,6 +15,7 @@ mod live;
 mod logging;
 mod look;
 mod management;
+mod messages;
 mod metrics;
 mod peers;
 mod sampler;

@@ -33,6 +33,8 @@ pub struct Parsed<'a> {
     pub severity: Severity,
     /// When it was made.
     pub time: Option<Timestamp>,
+    /// The time is whole: year and time zone were said, neither comes from the [`Context`].
+    pub dated: bool,
     /// The sender's name, or what it calls itself.
     pub host: Option<&'a str>,
     /// The program.
@@ -62,6 +64,7 @@ impl<'a> Parsed<'a> {
             facility,
             severity,
             time: None,
+            dated: false,
             host: None,
             app: None,
             process: None,
@@ -109,6 +112,7 @@ fn parse_rfc5424<'a>(message: &Parsed<'a>) -> Option<Parsed<'a>> {
     let (data, text) = split_data(rest);
     Some(Parsed {
         time,
+        dated: time.is_some(),
         host: given(host),
         app: given(app),
         process: given(process),
@@ -187,7 +191,9 @@ fn unescape(text: &str) -> Cow<'_, str> {
 
 fn parse_rfc3164<'a>(message: Parsed<'a>, context: &Context) -> Parsed<'a> {
     let start = strip_sequence_number(message.text);
-    let timed = split_rfc3164_time(start, context.reference).or_else(|| split_rfc3339(start));
+    let short = split_rfc3164_time(start, context.reference);
+    let dated = short.is_none();
+    let timed = short.or_else(|| split_rfc3339(start));
     // The time is a word of its own; devices of one maker put a colon after it.
     let timed = timed.and_then(|(time, rest)| {
         let rest = rest.strip_prefix(':').unwrap_or(rest);
@@ -197,7 +203,7 @@ fn parse_rfc3164<'a>(message: Parsed<'a>, context: &Context) -> Parsed<'a> {
     let Some((time, rest)) = timed else {
         return with_tag(&message, message.text).unwrap_or(message);
     };
-    let message = Parsed { time: Some(time), text: rest, ..message };
+    let message = Parsed { time: Some(time), dated, text: rest, ..message };
     if let Some(without_host) = with_tag(&message, rest) {
         return without_host;
     }
@@ -439,6 +445,21 @@ mod tests {
         }
         let bare = parse("<30>Jun 08 09:05:07 web dns hello", &Context { bare_tag: true, ..CONTEXT });
         assert_eq!(parts(&bare), (Some("web"), Some("dns"), None, "hello"));
+    }
+
+    #[test]
+    fn only_a_time_with_year_and_zone_is_whole() {
+        let cases = [
+            ("<13>1 2026-06-08T09:05:07Z h a - - - x", true),
+            ("<13>2026-06-08T11:05:07.5+02:00 h a: x", true),
+            ("<13>Jun  8 09:05:07 h a: x", false),
+            ("<13>Jun  8 2026 09:05:07 h a: x", false),
+            ("<13>1 - h a - - - x", false),
+            ("<13>x", false),
+        ];
+        for (text, dated) in cases {
+            assert_eq!(read(text).dated, dated, "{text}");
+        }
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn follow(client: &mut Client, seen: &Logs, format: Format) -> anyhow::Result<()
 }
 
 /// A VM of `run --rm` may be gone before its last words were fetched; that is an end, not an error.
-fn is_removed(client: &mut Client, id: &str) -> Result<bool, CallError> {
+pub(super) fn is_removed(client: &mut Client, id: &str) -> Result<bool, CallError> {
     let vms: Vec<VmInfo> = client.call(method::VM_LIST, &Value::Null, ANSWER_WAIT)?;
     Ok(vms.iter().all(|vm| vm.id != id))
 }

@@ -4,12 +4,13 @@ mod console;
 mod create;
 mod daemon;
 pub(crate) mod guest_control;
+mod messages;
 mod stats;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::CommandFactory as _;
 use serde_json::Value;
 use uni_api::daemon::{Done, Status};
@@ -17,7 +18,7 @@ use uni_api::guest::ControlKind;
 use uni_api::rpc::method;
 use uni_api::vm::{StopParams, VmDetail, VmInfo, VmRef};
 
-use crate::args::{Cli, Command, Format, RmArgs, StopArgs};
+use crate::args::{Cli, Command, Format, LogSource, LogsArgs, RmArgs, StopArgs};
 use crate::client::{ANSWER_WAIT, CallError, Client};
 use crate::{output, render};
 
@@ -31,7 +32,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Run(args) => create::run(&mut client, args, cli.output),
         Command::Ps => ps(&mut client, cli.output),
         Command::Inspect(args) => inspect(&mut client, args.vm),
-        Command::Logs(args) => console::logs(&mut client, args, cli.output),
+        Command::Logs(args) => logs(&mut client, args, cli.output),
         Command::Stats(args) => stats::stats(&mut client, args, cli.output),
         Command::LogLevel(args) => guest_control::run(&mut client, args, ControlKind::Logs, cli.output),
         Command::Metrics(args) => guest_control::run(&mut client, args, ControlKind::Metrics, cli.output),
@@ -41,6 +42,15 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Daemon { command } => daemon::run(&mut client, command, cli.output),
         Command::Completions { shell } => completions(shell),
         Command::Man { dir } => man(&dir),
+    }
+}
+
+fn logs(client: &mut Client, args: LogsArgs, format: Format) -> anyhow::Result<()> {
+    match (args.misfit(), args.source) {
+        (Some(flag), LogSource::Console) => bail!("{flag} is for --source syslog; a console has no messages"),
+        (Some(flag), LogSource::Syslog) => bail!("{flag} is for --source console; leave it out"),
+        (None, LogSource::Console) => console::logs(client, args, format),
+        (None, LogSource::Syslog) => messages::logs(client, args, format),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who may use the HTTP listeners: TLS, and the token that every request must give.
+//! Who may use the HTTP listeners: TLS (which the syslog listener shares), and the token that every request must give.
 //!
 //! Owns reading credentials, the comparison, and the answer to those who have none. The token is never logged and
 //! never part of an answer.
@@ -16,6 +16,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use rustls::ServerConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::renewed::Renewed;
 use super::{Figures, influx, tls};
@@ -53,6 +55,11 @@ impl Access {
     /// The certificate and key of new connections, if they are under TLS.
     pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
         self.tls.as_ref().map(Renewed::get)
+    }
+
+    /// Shakes hands with who speaks another protocol than HTTP under TLS; nothing if that fails or takes too long.
+    pub(crate) async fn shake_hands(&self, stream: TcpStream) -> Option<TlsStream<TcpStream>> {
+        tls::accept(self.tls()?, stream).await
     }
 
     /// Whether strangers are kept out by more than the listener's address.

@@ -2,7 +2,7 @@
 //! same naming, limits, log and counters.
 //!
 //! Owns the counters of what came in and what was refused, and the rate-limited complaints. Never opens a
-//! socket: that is [`mod@line`]'s, the management link's and the HTTP server's business.
+//! socket: that is [`mod@line`]'s, [`mod@syslog`]'s, the management link's and the HTTP server's business.
 
 pub(crate) mod line;
 pub(crate) mod syslog;
@@ -54,6 +54,8 @@ pub(crate) struct Ingest {
     live: Arc<Live>,
     pub(crate) counters: Counters,
     complaints: Mutex<Complaints>,
+    /// Syslog messages for who follows them.
+    pub(crate) recent_messages: syslog::Recent,
 }
 
 /// What came in and what was refused, since the daemon started.
@@ -65,6 +67,9 @@ pub(crate) struct Counters {
     long_lines: AtomicU64,
     renamed_points: AtomicU64,
     pub(crate) refused_connections: AtomicU64,
+    syslog_messages: AtomicU64,
+    syslog_truncated: AtomicU64,
+    syslog_refused_connections: AtomicU64,
     /// Frames of management links that found a queue full.
     pub(crate) dropped_frames: AtomicU64,
 }
@@ -79,6 +84,9 @@ impl Counters {
             long_lines_total: self.long_lines.load(Relaxed),
             renamed_points_total: self.renamed_points.load(Relaxed),
             refused_connections_total: self.refused_connections.load(Relaxed),
+            syslog_messages_total: self.syslog_messages.load(Relaxed),
+            syslog_truncated_total: self.syslog_truncated.load(Relaxed),
+            syslog_refused_connections_total: self.syslog_refused_connections.load(Relaxed),
         }
     }
 
@@ -109,7 +117,13 @@ const REASONS: [&str; 4] = ["type_conflict", "series_limit", "field_limit", "mal
 impl Ingest {
     /// A way into `storage` that shows what it takes in `live`.
     pub(crate) fn new(storage: Arc<Storage>, live: Arc<Live>) -> Self {
-        Self { storage, live, counters: Counters::default(), complaints: Mutex::default() }
+        Self {
+            storage,
+            live,
+            counters: Counters::default(),
+            complaints: Mutex::default(),
+            recent_messages: syslog::Recent::default(),
+        }
     }
 
     /// Stores points of the daemon's own making (samples, lifecycle events).
@@ -151,18 +165,18 @@ impl Ingest {
     }
 
     /// Stores what a lenient wire brought and complains about what the store refused.
-    fn append_lines(&self, origin: &Origin<'_>, mut points: Vec<Point>) {
+    fn append_lines(&self, origin: &Origin<'_>, points: &mut [Point]) {
         if points.is_empty() {
             return;
         }
         if let Origin::Vm(name) = origin {
-            for point in &mut points {
+            for point in &mut *points {
                 if trust(point, name) {
                     self.counters.renamed_points.fetch_add(1, Relaxed);
                 }
             }
         }
-        match self.append(DEFAULT_DATABASE, &points, Durable::No) {
+        match self.append(DEFAULT_DATABASE, points, Durable::No) {
             Ok(appended) => {
                 for rejected in &appended.rejected {
                     self.complain(origin, &rejected.reason.to_string());
@@ -294,8 +308,8 @@ impl<'a> Parsed<'a> {
         }
     }
 
-    fn store(self) {
-        self.ingest.append_lines(self.origin, self.points);
+    fn store(mut self) {
+        self.ingest.append_lines(self.origin, &mut self.points);
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! QEMU listens on a Unix socket in the VM's directory and carries the guest's second network card over it;
 //! this module connects, answers ARP as [`HOST_ADDRESS`], and takes line protocol on port 8094 and syslog on port
-//! 514; commands to the guest go out over the same link ([`control`]). Who speaks is certain, because nobody else is on
-//! the link. It never forwards a packet anywhere.
+//! 514, UDP and TCP; commands to the guest go out over the same link ([`control`]). Who speaks is certain, because nobody
+//! else is on the link. It never forwards a packet anywhere.
 
 pub(crate) mod control;
 mod device;
@@ -27,7 +27,8 @@ use tokio::time::Instant as TokioInstant;
 use self::control::{ControlSocket, MAX_WAITING, Request, Requests};
 use self::device::FrameDevice;
 use crate::clock;
-use crate::ingest::{Ingest, LineStream, Origin, syslog};
+use crate::ingest::syslog::{self, MessageStream, Sender};
+use crate::ingest::{Ingest, LineStream, Origin};
 
 /// Unid's address on every management link; the links are separate networks, so one address serves all.
 pub(crate) const HOST_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -40,8 +41,9 @@ const LINE_PORT: u16 = 8094;
 const LINE_SOCKETS: usize = 4;
 const RECEIVE_BYTES: usize = 16 * 1024;
 const SEND_BYTES: usize = 1024;
-/// Syslog over UDP (RFC 3164).
+/// Syslog over UDP and TCP (RFC 3164, RFC 5424).
 const SYSLOG_PORT: u16 = 514;
+const SYSLOG_SOCKETS: usize = 2;
 /// Syslog datagrams, and their bytes, that wait between two looks; more are dropped by the stack.
 const SYSLOG_DATAGRAMS: usize = 32;
 const SYSLOG_BYTES: usize = 16 * 1024;
@@ -163,12 +165,18 @@ struct HostEnd {
     line: Vec<LineSocket>,
     syslog: SocketHandle,
     control: ControlSocket,
+    syslog_tcp: Vec<SyslogSocket>,
     started: TokioInstant,
 }
 
 struct LineSocket {
     handle: SocketHandle,
     stream: LineStream,
+}
+
+struct SyslogSocket {
+    handle: SocketHandle,
+    stream: MessageStream,
 }
 
 impl HostEnd {
@@ -183,12 +191,21 @@ impl HostEnd {
         });
         let mut sockets = SocketSet::new(Vec::new());
         let line = (0..LINE_SOCKETS)
-            .map(|_| LineSocket { handle: sockets.add(line_socket()), stream: LineStream::default() })
+            .map(|_| LineSocket {
+                handle: sockets.add(stream_socket(LINE_PORT)),
+                stream: LineStream::default(),
+            })
             .collect();
         let syslog = sockets.add(syslog_socket());
         let [low, high, ..] = clock::now().nanos().div_euclid(1_000).to_le_bytes();
         let control = ControlSocket::new(&mut sockets, u16::from_le_bytes([low, high]));
-        Self { device, interface, sockets, line, syslog, control, started }
+        let syslog_tcp = (0..SYSLOG_SOCKETS)
+            .map(|_| SyslogSocket {
+                handle: sockets.add(stream_socket(SYSLOG_PORT)),
+                stream: MessageStream::default(),
+            })
+            .collect();
+        Self { device, interface, sockets, line, syslog, syslog_tcp, control, started }
     }
 
     fn now(&self) -> Instant {
@@ -211,11 +228,24 @@ impl HostEnd {
         let now = self.now();
         self.interface.poll(now, &mut self.device, &mut self.sockets);
         for line in &mut self.line {
-            line.poll(self.sockets.get_mut::<tcp::Socket<'static>>(line.handle), vm, ingest);
+            let stream = &mut line.stream;
+            let socket = self.sockets.get_mut::<tcp::Socket<'static>>(line.handle);
+            drain(socket, LINE_PORT, |heard| match heard {
+                Some(bytes) => stream.feed(ingest, &Origin::Vm(vm), bytes),
+                None => stream.finish(ingest, &Origin::Vm(vm)),
+            });
         }
         let syslog = self.sockets.get_mut::<udp::Socket<'static>>(self.syslog);
         while let Ok((datagram, _)) = syslog.recv() {
-            syslog::accept(ingest, vm, datagram);
+            syslog::accept(ingest, Sender::link(vm), datagram);
+        }
+        for syslog in &mut self.syslog_tcp {
+            let stream = &mut syslog.stream;
+            let socket = self.sockets.get_mut::<tcp::Socket<'static>>(syslog.handle);
+            drain(socket, SYSLOG_PORT, |heard| match heard {
+                Some(bytes) => stream.feed(ingest, Sender::link(vm), bytes),
+                None => stream.finish(ingest, Sender::link(vm)),
+            });
         }
         self.control.poll(&mut self.sockets);
         let now = self.now();
@@ -223,37 +253,36 @@ impl HostEnd {
     }
 }
 
-impl LineSocket {
-    fn poll(&mut self, socket: &mut tcp::Socket<'static>, vm: &str, ingest: &Ingest) {
-        while socket.can_recv() {
-            let taken = socket.recv(|bytes| {
-                self.stream.feed(ingest, &Origin::Vm(vm), bytes);
-                (bytes.len(), ())
-            });
-            if taken.is_err() {
-                break;
-            }
+/// Gives `take` what has arrived, and nothing once the peer has ended; then the socket listens again.
+fn drain(socket: &mut tcp::Socket<'static>, port: u16, mut take: impl FnMut(Option<&[u8]>)) {
+    while socket.can_recv() {
+        let taken = socket.recv(|bytes| {
+            take(Some(bytes));
+            (bytes.len(), ())
+        });
+        if taken.is_err() {
+            break;
         }
-        if socket.is_open() && socket.may_send() && !socket.may_recv() {
-            self.stream.finish(ingest, &Origin::Vm(vm));
-            socket.close();
-        }
-        if !socket.is_open() {
-            self.stream.finish(ingest, &Origin::Vm(vm));
-            // a closed socket on a fixed port above 0 can always listen
-            let _ = socket.listen(LINE_PORT);
-        }
+    }
+    if socket.is_open() && socket.may_send() && !socket.may_recv() {
+        take(None);
+        socket.close();
+    }
+    if !socket.is_open() {
+        take(None);
+        // a closed socket on a fixed port above 0 can always listen
+        let _ = socket.listen(port);
     }
 }
 
-fn line_socket() -> tcp::Socket<'static> {
+fn stream_socket(port: u16) -> tcp::Socket<'static> {
     let mut socket = tcp::Socket::new(
         tcp::SocketBuffer::new(vec![0; RECEIVE_BYTES]),
         tcp::SocketBuffer::new(vec![0; SEND_BYTES]),
     );
     socket.set_keep_alive(Some(smoltcp::time::Duration::from_secs(KEEP_ALIVE_SECONDS)));
     socket.set_timeout(Some(smoltcp::time::Duration::from_secs(TIMEOUT_SECONDS)));
-    let _ = socket.listen(LINE_PORT);
+    let _ = socket.listen(port);
     socket
 }
 
@@ -267,4 +296,65 @@ fn syslog_socket() -> udp::Socket<'static> {
     // a fresh socket on a fixed port above 0 can always be bound
     let _ = socket.bind(SYSLOG_PORT);
     socket
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::Live;
+    use crate::storage::Storage;
+    use uni_query::{Source as _, TagMatcher, TagOp};
+    use uni_store::{Options, Store};
+
+    /// A VM's end of the link, with one connection to `port` of the host's end.
+    fn guest(port: u16) -> (FrameDevice, Interface, SocketSet<'static>, SocketHandle) {
+        let mut device = FrameDevice::default();
+        let mac = HardwareAddress::Ethernet(EthernetAddress([2, 0, 0, 0, 0, 2]));
+        let mut interface = Interface::new(Config::new(mac), &mut device, Instant::ZERO);
+        interface.update_ip_addrs(|addresses| {
+            let _ = addresses.push(IpCidr::new(Ipv4Addr::new(10, 99, 0, 2).into(), PREFIX_BITS));
+        });
+        let buffer = || tcp::SocketBuffer::new(vec![0; 4096]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.connect(interface.context(), (HOST_ADDRESS, port), 40_000).unwrap();
+        let mut sockets = SocketSet::new(Vec::new());
+        let handle = sockets.add(socket);
+        (device, interface, sockets, handle)
+    }
+
+    #[test]
+    fn syslog_by_tcp_is_filed_under_the_links_vm() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default(), clock::now()).unwrap();
+        let storage = Storage::new(store).unwrap();
+        let ingest = Ingest::new(Arc::clone(&storage), Arc::new(Live::default()));
+        let mut host = HostEnd::new();
+        let (mut device, mut interface, mut sockets, handle) = guest(SYSLOG_PORT);
+        let mut said = false;
+        for round in 0..200 {
+            interface.poll(Instant::from_millis(round), &mut device, &mut sockets);
+            let socket = sockets.get_mut::<tcp::Socket<'static>>(handle);
+            if socket.can_send() && !said {
+                // one message in each framing; the last ends with the connection
+                socket.send_slice(b"18 <11>Jun  8 x a: 1\n<11>1 - other app - - - 2\n<11>app: 3").unwrap();
+                socket.close();
+                said = true;
+            }
+            while let Some(frame) = device.outgoing() {
+                host.device.feed(&frame).unwrap();
+            }
+            host.poll("web", &ingest);
+            while let Some(frame) = host.device.outgoing() {
+                device.feed(&frame).unwrap();
+            }
+        }
+        let counters = ingest.counters.snapshot();
+        assert_eq!((counters.syslog_messages_total, counters.renamed_points_total), (3, 1));
+        let of = |vm: &str| {
+            let vm = TagMatcher { key: "vm".to_owned(), op: TagOp::Equal, value: vm.to_owned() };
+            storage.series("uni", "syslog", &[vm]).len()
+        };
+        assert!(of("web") > 0);
+        assert_eq!(of("other"), 0);
+    }
 }

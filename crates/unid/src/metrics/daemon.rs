@@ -90,7 +90,7 @@ fn build() -> Family {
     Family::gauge("uni_build_info", "1, with unid's version as a label.").with(&version, 1)
 }
 
-fn taken_in(ingest: &Ingest) -> [Family; 5] {
+fn taken_in(ingest: &Ingest) -> [Family; 8] {
     let totals = ingest.counters.snapshot();
     let mut refused = Family::counter(
         "uni_ingest_refused_points_total",
@@ -119,6 +119,18 @@ fn taken_in(ingest: &Ingest) -> [Family; 5] {
             "Connections of line protocol that were refused because the limit was reached.",
         )
         .with(&[], totals.refused_connections_total),
+        Family::counter("uni_ingest_syslog_messages_total", "Syslog messages taken in, over every wire.")
+            .with(&[], totals.syslog_messages_total),
+        Family::counter(
+            "uni_ingest_syslog_truncated_total",
+            "Syslog messages of which only the beginning was kept: too long, or the connection ended in them.",
+        )
+        .with(&[], totals.syslog_truncated_total),
+        Family::counter(
+            "uni_ingest_syslog_refused_connections_total",
+            "Connections of syslog that were refused: the limit was reached, or the TLS handshake failed.",
+        )
+        .with(&[], totals.syslog_refused_connections_total),
     ]
 }
 

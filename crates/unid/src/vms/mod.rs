@@ -176,6 +176,11 @@ impl Manager {
         self.lock().values().filter(|vm| vm.process().is_some()).cloned().collect()
     }
 
+    /// Whether a VM has this name.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.lock().values().any(|vm| vm.name() == name)
+    }
+
     /// The VM named by full id, exact name, the name it had in an older installation, or unambiguous id prefix, in that
     /// order.
     ///
