@@ -79,7 +79,11 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
     // reporting: the end
     let counts = reporting.stop();
-    println!("{} bytes of points sent, {} points lost", counts.agent.sent_bytes, counts.agent.dropped_points);
+    let points = counts.agent;
+    println!(
+        "{} bytes of points sent, {} bytes not sent, {} points lost for want of room",
+        points.sent_bytes, points.queued_bytes, points.dropped_points
+    );
     Ok(())
 }
 
