@@ -227,7 +227,7 @@ impl Driver {
 
 fn timespec(ns: u64) -> Timespec {
     let seconds = i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX);
-    Timespec { tv_sec: seconds, tv_nsec: (ns % 1_000_000_000) as _ }
+    Timespec { tv_sec: seconds, tv_nsec: (ns % 1_000_000_000).cast_signed() }
 }
 
 fn unix_seconds() -> i64 {
