@@ -9,6 +9,7 @@ use anyhow::{Context as _, ensure};
 use black_box::control::{control, until_answering};
 use black_box::line_sink::{LineSink, measurement};
 use black_box::{Daemon, bin_dir, eventually, free_port};
+use serde_json::{Value, json};
 
 /// The example, under the name `agent`; dropped, it is killed.
 struct Agent {
@@ -131,6 +132,11 @@ fn what_a_program_counts_and_logs_arrives_under_its_name() -> anyhow::Result<()>
             rows.iter().any(|row| row.first() == Some(&field.into()) && row.get(1) == Some(&kind.into()));
         ensure!(found, "{source} {field} is no {kind}: {rows:?}");
     }
+    let overview: Value = serde_json::from_str(&daemon.get("ui", "/ui/api/overview")?)?;
+    let sender = &overview["senders"][0];
+    ensure!(sender["name"] == "shop" && sender["state"] == "reporting", "{overview}");
+    ensure!(sender["log_errors"] == 1 && overview["vms"] == json!([]), "{overview}");
+    ensure!(daemon.get("ui", "/ui/api/vms")? == "[]", "it is no VM");
     let messages = until_message(&sink, "cannot answer")?;
     let error = messages.last().context("a message")?;
     ensure!(
