@@ -15,6 +15,7 @@ import {
   orAbsent,
   visibleLine,
 } from "./format.ts";
+import { showSenders } from "./senders.ts";
 import { Sparkline } from "./sparkline.ts";
 import { onSchemeChange } from "./theme.ts";
 
@@ -136,6 +137,7 @@ function show(overview: Overview): void {
   wanted.forEach((vm, index) => place(rowOf(vm), index, vm, nowMs));
   applyFilter();
   showTotals(overview.vms);
+  showSenders(overview.senders, nowMs);
   if (!document.hidden) for (const row of rows.values()) row.draw(nowMs);
 }
 

@@ -21,6 +21,17 @@ export interface OverviewVm {
 export interface Overview {
   version: string;
   vms: OverviewVm[];
+  senders: Sender[];
+}
+
+/** A program that reports and is no VM. */
+export interface Sender {
+  name: string;
+  state: string;
+  newestMs: number | null;
+  guestHeapBytes: number | null;
+  answersPerSecond: number | null;
+  logErrors: number | null;
 }
 
 /** One published port. */
@@ -145,11 +156,28 @@ function overviewVm(value: unknown): OverviewVm {
   };
 }
 
-/** The overview; a VM without an id is left out. */
+function sender(value: unknown): Sender {
+  const from = fields(value);
+  return {
+    name: text(from["name"]),
+    state: text(from["state"]),
+    newestMs: number(from["newest_ms"]),
+    guestHeapBytes: number(from["guest_heap_bytes"]),
+    answersPerSecond: number(from["http_2xx_per_second"]),
+    logErrors: number(from["log_errors"]),
+  };
+}
+
+/** The overview; a VM without an id is left out, and so is a sender without a name. */
 export function decodeOverview(value: unknown): Overview {
   const from = fields(value);
   const vms = list(from["vms"]).map(overviewVm);
-  return { version: text(from["version"]), vms: vms.filter((vm) => vm.id !== "") };
+  const senders = list(from["senders"]).map(sender);
+  return {
+    version: text(from["version"]),
+    vms: vms.filter((vm) => vm.id !== ""),
+    senders: senders.filter(({ name }) => name !== ""),
+  };
 }
 
 function portMap(value: unknown): PortMap {

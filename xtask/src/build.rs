@@ -75,7 +75,8 @@ fn newest(dir: &Path) -> Option<std::time::SystemTime> {
 
 fn binaries() -> anyhow::Result<()> {
     install::ensure(&[install::CC])?;
-    step::run("build unid and uni", cargo().args(["build", "--release", "-p", "unid", "-p", "uni"]))?;
+    let programs = ["-p", "unid", "-p", "uni", "-p", "agent"];
+    step::run("build unid, uni and the example", cargo().args(["build", "--release"]).args(programs))?;
     manual()
 }
 

@@ -114,6 +114,27 @@ pub struct Overview {
     pub version: String,
     /// The VMs, by name.
     pub vms: Vec<OverviewVm>,
+    /// Who else reports, by name.
+    #[serde(default)]
+    pub senders: Vec<Sender>,
+}
+
+/// A program that reports and is no VM of this daemon: it can be looked at only.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Sender {
+    /// The tag `vm` of its points.
+    pub name: String,
+    /// `reporting`, or `silent` for half a minute or more.
+    pub state: String,
+    /// The time of its newest point, milliseconds since the Unix epoch.
+    pub newest_ms: i64,
+    /// Heap in use, bytes.
+    pub guest_heap_bytes: Option<u64>,
+    /// HTTP answers that succeeded, a second.
+    pub http_2xx_per_second: Option<f64>,
+    /// Errors it has logged.
+    pub log_errors: Option<u64>,
 }
 
 /// One row of the list page.

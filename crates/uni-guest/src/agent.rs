@@ -77,6 +77,19 @@ pub enum Action {
     None,
 }
 
+/// How the reporting fares, since boot; what the source `agent` tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AgentFigures {
+    /// Bytes of points that wait to be sent.
+    pub queued_bytes: u64,
+    /// Points that were made and lost for want of room.
+    pub dropped_points: u64,
+    /// Connections to the collector after the first.
+    pub reconnects: u64,
+    /// Bytes of points that a connection took.
+    pub sent_bytes: u64,
+}
+
 /// The agent's own figures, shared with its source.
 #[derive(Debug, Default)]
 struct Figures {
@@ -277,6 +290,22 @@ impl Agent {
     #[must_use]
     pub const fn dropped_points(&self) -> u64 {
         self.ring.dropped_lines() + self.oversize_lines
+    }
+
+    /// The next [`handle_tick`](Self::handle_tick) collects, whenever the last was: for a program that is about to end.
+    pub const fn collect_soon(&mut self) {
+        self.next_tick_ns = 0;
+    }
+
+    /// How the reporting fares.
+    #[must_use]
+    pub fn figures(&self) -> AgentFigures {
+        AgentFigures {
+            queued_bytes: self.ring.waiting().len() as u64,
+            dropped_points: self.dropped_points(),
+            reconnects: self.figures.reconnects.get(),
+            sent_bytes: self.figures.sent_bytes.get(),
+        }
     }
 
     /// From now on only those who know `token` may give commands; everybody if there is none.

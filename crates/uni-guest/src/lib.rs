@@ -20,6 +20,7 @@ pub mod args;
 #[cfg(feature = "std")]
 pub mod bridge;
 pub mod control;
+pub mod conversation;
 pub mod counter;
 pub mod gauge;
 #[cfg(feature = "std")]
@@ -37,12 +38,14 @@ pub mod scrape;
 pub mod sink;
 pub mod source;
 pub mod sources;
+#[cfg(feature = "std")]
+pub mod std_driver;
 mod stripe;
 mod switches;
 pub mod syslog;
 pub mod timer;
 
-pub use agent::{Action, Agent, Config};
+pub use agent::{Action, Agent, AgentFigures, Config};
 pub use args::{Arguments, ArgumentsError, OptionSpec};
 pub use control::{Control, ControlProgress, ControlSession, Controlled, Token};
 pub use counter::{Counter, Tally};

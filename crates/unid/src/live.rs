@@ -142,6 +142,13 @@ impl Live {
         (time_ms >= oldest_ms).then_some(value)
     }
 
+    /// Everybody of whom figures came, by name, with the time of the newest.
+    pub(crate) fn newest(&self) -> Vec<(String, i64)> {
+        let vms = self.vms.lock().unwrap_or_else(PoisonError::into_inner);
+        let newest = |live: &VmLive| live.curves.values().filter_map(|ring| Some(ring.0.back()?.0)).max();
+        vms.iter().filter_map(|(name, live)| Some((name.clone(), newest(live)?))).collect()
+    }
+
     /// The curves' points from `from_ms` on.
     pub(crate) fn curves(&self, vm: &str, from_ms: i64) -> BTreeMap<&'static str, Curve> {
         let vms = self.vms.lock().unwrap_or_else(PoisonError::into_inner);

@@ -7,6 +7,8 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Duration;
 
+pub use uni_guest::conversation::{Input, Progress};
+
 const SECOND_NS: u64 = 1_000_000_000;
 /// From the first packet of a connection to its first byte.
 const FIRST_BYTE_NS: u64 = 10 * SECOND_NS;
@@ -14,44 +16,6 @@ const FIRST_BYTE_NS: u64 = 10 * SECOND_NS;
 const ANSWER_NS: u64 = 10 * SECOND_NS;
 /// The peer acknowledges nothing for so long: it is gone.
 const PEER_SILENCE: Duration = Duration::from_secs(10);
-
-/// What happened on a connection that is being read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input<'a> {
-    /// Bytes came in.
-    Bytes(&'a [u8]),
-    /// The peer has closed its side: no more will come.
-    End,
-    /// The time set by [`Progress::More`] has passed.
-    Silence,
-}
-
-/// What is to be done after an [`Input`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// Wait for more, until this monotonic time. After `End` or `Silence` this means `Close`.
-    More {
-        /// Monotonic nanoseconds.
-        until_ns: u64,
-    },
-    /// Send the bytes at once, then wait for more, for so long after they were handed over. After `End` or `Silence`
-    /// this means `Close`.
-    AnswerAndRead {
-        /// The answer so far.
-        bytes: Vec<u8>,
-        /// Nanoseconds.
-        for_ns: u64,
-    },
-    /// Send the bytes at this monotonic time (at once, if it has passed), then close.
-    Answer {
-        /// The whole answer.
-        bytes: Vec<u8>,
-        /// Monotonic nanoseconds.
-        at_ns: u64,
-    },
-    /// Close without an answer.
-    Close,
-}
 
 /// Sizes of a connection's buffers.
 #[derive(Debug, Clone, Copy)]

@@ -2,11 +2,10 @@
 //! syslog. What is said is `uni-guest`'s business; this file only moves it over one link.
 
 use crate::clock;
-use crate::exchange::{Buffers, Exchange, Input, Progress};
+use crate::exchange::{Buffers, Exchange, Input};
 use crate::network::Network;
 use crate::random::random_seed;
 use crate::unreachable::unreachable_reason;
-use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use smoltcp::iface::SocketHandle;
@@ -14,8 +13,8 @@ use smoltcp::socket::{raw, tcp, udp};
 use smoltcp::time::Duration;
 use smoltcp::wire::{IpProtocol, IpVersion};
 use uni_guest::agent::Action;
-use uni_guest::control::{ControlProgress, ControlSession};
-use uni_guest::scrape::REQUEST_NS;
+use uni_guest::control::ControlSession;
+use uni_guest::conversation;
 use uni_guest::syslog::MAX_MESSAGE_BYTES;
 use uni_guest::{Agent, Arguments, Logs, ScrapeSession, SinkWatch, SyslogQueue};
 
@@ -188,38 +187,18 @@ impl Reporter {
 
     fn serve_control(&mut self, agent: &mut Agent, network: &mut Network, now_ns: u64) -> Option<u64> {
         let mut converse = |session: &mut ControlSession, input: Input<'_>, _started_ns| {
-            converse(agent, session, input, now_ns)
+            conversation::control(agent, session, input, now_ns)
         };
         let sockets = network.sockets();
         self.control.iter_mut().filter_map(|place| place.turn(sockets, now_ns, &mut converse)).min()
     }
 
     fn serve_scrapes(&mut self, agent: &mut Agent, network: &mut Network, now_ns: u64) -> Option<u64> {
-        let mut converse = |session: &mut ScrapeSession, input: Input<'_>, started_ns: u64| match input {
-            Input::Bytes(bytes) => match agent.handle_scrape_input(session, bytes) {
-                None => Progress::More { until_ns: started_ns + REQUEST_NS },
-                Some(answer) => Progress::Answer { bytes: answer.into_bytes(), at_ns: now_ns },
-            },
-            Input::End | Input::Silence => Progress::Close,
+        let mut converse = |session: &mut ScrapeSession, input: Input<'_>, started_ns: u64| {
+            conversation::scrape(agent, session, input, started_ns, now_ns)
         };
         let sockets = network.sockets();
         self.scrapes.iter_mut().filter_map(|place| place.turn(sockets, now_ns, &mut converse)).min()
-    }
-}
-
-fn converse(agent: &mut Agent, session: &mut ControlSession, input: Input<'_>, now_ns: u64) -> Progress {
-    let mut reply = String::new();
-    let progress = match input {
-        Input::Bytes(bytes) => agent.handle_control_input(session, bytes, now_ns, &mut reply),
-        Input::End | Input::Silence => agent.handle_control_idle(session, now_ns, &mut reply),
-    };
-    match progress {
-        ControlProgress::NeedMore => Progress::More { until_ns: now_ns + session.idle_ns() },
-        ControlProgress::Reply => {
-            Progress::AnswerAndRead { bytes: reply.into_bytes(), for_ns: session.idle_ns() }
-        }
-        ControlProgress::ReplyAndClose => Progress::Answer { bytes: reply.into_bytes(), at_ns: now_ns },
-        ControlProgress::Close => Progress::Close,
     }
 }
 

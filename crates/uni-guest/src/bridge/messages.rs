@@ -45,14 +45,24 @@ pub const MAX_TEXT_BYTES: usize = 2048;
 #[derive(Clone, Debug)]
 pub struct Messages(Arc<Shared>);
 
-#[derive(Debug)]
 struct Shared {
     targets: RwLock<HashMap<Box<str>, Arc<Target>>>,
     default: SharedLevel,
     to_pump: SyncSender<Message>,
+    /// Called when a message waits.
+    wake: Box<dyn Fn() + Send + Sync>,
     /// Messages that their level held back, by level.
     hidden: [AtomicU64; LogLevel::ALL.len()],
     dropped: AtomicU64,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("targets", &self.targets)
+            .field("default", &self.default)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -72,11 +82,18 @@ impl Messages {
     /// Both ends of a queue of at most `limit` messages.
     #[must_use]
     pub fn new(logs: &Logs, limit: usize) -> (Self, Pump) {
+        Self::with_wake(logs, limit, || {})
+    }
+
+    /// The same. `wake` is called by whoever logs, when a message waits for the pump; it must be quick.
+    #[must_use]
+    pub fn with_wake(logs: &Logs, limit: usize, wake: impl Fn() + Send + Sync + 'static) -> (Self, Pump) {
         let (to_pump, from_threads) = sync_channel(limit);
         let shared = Arc::new(Shared {
             targets: RwLock::default(),
             default: logs.shared_default(),
             to_pump,
+            wake: Box::new(wake),
             hidden: Default::default(),
             dropped: AtomicU64::new(0),
         });
@@ -110,6 +127,7 @@ impl Messages {
         if self.0.to_pump.try_send(Message { target, level, text: text.0 }).is_err() {
             self.0.dropped.fetch_add(1, Ordering::Relaxed);
         }
+        (self.0.wake)();
     }
 }
 

@@ -59,8 +59,8 @@ struct Table {
 }
 
 impl Recorder {
-    /// A recorder whose metrics `registry` reports from its next round on. What is counted before that round
-    /// is not recorded.
+    /// A recorder whose metrics `registry` reports from its next round on. A metric records from its first use;
+    /// the next round sees whether it is on at all.
     #[must_use]
     pub fn new(registry: &mut Registry) -> Self {
         let (to_registry, from_recorder) = channel();
@@ -110,6 +110,8 @@ impl Table {
         let tags: Vec<_> = key.labels().map(|label| (leak(label.key()), leak(label.value()))).collect();
         let field: &'static [Field] = Box::leak(Box::new([field.unit(unit).doc(doc)]));
         let source = Source::new(leak(key.name())).doc(doc).tags(tags.leak()).fields(field);
+        // The first use counts, although the registry does not know of it yet.
+        source.switch(true);
         // Fails when the registry is gone: then nobody wants to know.
         let _ = self.to_registry.send(Box::leak(Box::new(source)));
     }
@@ -274,9 +276,9 @@ mod tests {
         registry.set(MetricTarget::Source("jobs"), Switch::Off);
         metrics::with_local_recorder(&recorder, work);
         registry.set(MetricTarget::Source("jobs"), Switch::On);
-        let expected = "jobs,vm=v,kind=mail total=2i 1
+        let expected = "jobs,vm=v,kind=mail total=4i 1
 load,vm=v value=0.5 1
-wait_seconds,vm=v value_count=2i,value_sum=2i,value_p50=1i,value_p90=1i,value_p99=1i,value_max=1i,value_bucket_1=2i 1
+wait_seconds,vm=v value_count=3i,value_sum=3i,value_p50=1i,value_p90=1i,value_p99=1i,value_max=1i,value_bucket_1=3i 1
 ";
         assert_eq!(lines(&mut registry), expected);
     }

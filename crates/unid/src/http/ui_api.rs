@@ -3,6 +3,7 @@
 //! Owns routes, parameters and their bounds, the server-sent events, and the OpenAPI document made from the handlers.
 //! Everything here reads; nothing changes a VM.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, LazyLock};
@@ -24,7 +25,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::IntervalStream;
 use uni_api::guest::Control;
 use uni_api::page::{
-    Charts, ConsoleChunk, Detail, Limits, ListedVm, LogTail, Overview, OverviewVm, Points, Refusal,
+    Charts, ConsoleChunk, Detail, Limits, ListedVm, LogTail, Overview, OverviewVm, Points, Refusal, Sender,
 };
 use uni_api::vm::{Logs, Stats, VmDetail};
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
@@ -41,6 +42,8 @@ use crate::vms::{FindError, Vm, secrets};
 const TICK: Duration = Duration::from_secs(1);
 /// A figure older than this is not shown as current.
 const STALE_MS: i64 = 30_000;
+/// A sender that is no VM is listed for so long after its newest point.
+const GONE_MS: i64 = 3_600_000;
 /// The longest piece of console sent at once in an event or to the page.
 const MAX_CHUNK_BYTES: u64 = 1024 * 1024;
 /// How far back to look for where a stream of the console begins: more than a line of a stack trace is long.
@@ -453,7 +456,29 @@ fn make_overview(app: &App) -> Overview {
             image: vm.image,
         }
     });
-    Overview { version: env!("CARGO_PKG_VERSION").to_owned(), vms: vms.collect() }
+    let vms: Vec<_> = vms.collect();
+    let senders = make_senders(app, &vms, oldest);
+    Overview { version: env!("CARGO_PKG_VERSION").to_owned(), vms, senders }
+}
+
+/// Those who report and are no VM of ours. What they sent before `oldest` is no figure of now.
+fn make_senders(app: &App, vms: &[OverviewVm], oldest: i64) -> Vec<Sender> {
+    let gone = oldest + STALE_MS - GONE_MS;
+    let names: HashSet<&str> = vms.iter().map(|vm| vm.name.as_str()).collect();
+    let newest = app.live.newest().into_iter();
+    let foreign = newest.filter(|(name, newest_ms)| !names.contains(name.as_str()) && *newest_ms >= gone);
+    let sender = |(name, newest_ms): (String, i64)| {
+        let latest = |key: &str| app.live.latest(&name, key, oldest);
+        Sender {
+            state: if newest_ms >= oldest { "reporting" } else { "silent" }.to_owned(),
+            newest_ms,
+            guest_heap_bytes: latest("guest_live_bytes").map(whole),
+            http_2xx_per_second: latest("http_2xx"),
+            log_errors: latest("log_errors").map(whole),
+            name,
+        }
+    };
+    foreign.map(sender).collect()
 }
 
 #[expect(

@@ -1,0 +1,237 @@
+//! What the driver has to know, and reading it from a command line and an environment.
+//!
+//! Owns the options and variables of a process, which are those of a guest but for its links. Never prints and never
+//! exits: the caller does.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString as _};
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+
+use uni_wire::syslog::Framing;
+
+use crate::agent::DEFAULT_RING_BYTES;
+use crate::args::{self, Arguments, ArgumentsError, DEFAULT_NAME, OptionSpec};
+use crate::metrics::Registry;
+
+/// A variable is called so, followed by the option in capitals: `UNI_AGENT_MONITOR` for `--monitor`.
+pub const VARIABLE_PREFIX: &str = "UNI_AGENT_";
+
+/// What a process has beside the options of a guest.
+const TRANSPORT: OptionSpec = OptionSpec {
+    name: "syslog-transport",
+    value: Some("TRANSPORT"),
+    help: "udp, tcp (octet counting) or tcp-newline; udp",
+};
+
+/// Options of a guest that mean nothing to a process.
+const OF_LINKS: [&str; 3] = ["ipv4", "ipv4-gateway", "management-ipv4"];
+
+/// Options that may come as variables.
+const VARIABLES: [&str; 10] = [
+    "name",
+    "monitor",
+    "monitor-adjust",
+    "monitor-token",
+    "metrics-port",
+    "syslog",
+    "syslog-format",
+    TRANSPORT.name,
+    "interval",
+    "logs",
+];
+
+type Setup = Box<dyn FnOnce(&mut Registry) + Send>;
+
+/// What [`Reporting::start`](super::Reporting::start) has to know.
+pub struct Config {
+    /// Name, collector, interval, ports, token, syslog sink, levels.
+    pub arguments: Arguments,
+    /// How messages go to the syslog sink; `Datagram` is UDP.
+    pub syslog_framing: Framing,
+    /// Where the control port listens. Anywhere but on a loopback address it must have a token.
+    pub control_ip: IpAddr,
+    /// Most bytes of points kept while the collector is away.
+    pub ring_bytes: usize,
+    /// Whether messages are written to standard error too.
+    pub console: bool,
+    pub(super) setup: Option<Setup>,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("arguments", &self.arguments)
+            .field("syslog_framing", &self.syslog_framing)
+            .field("control_ip", &self.control_ip)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// What `arguments` say; ports on loopback, messages also to standard error.
+    #[must_use]
+    pub fn new(arguments: Arguments) -> Self {
+        Self {
+            arguments,
+            syslog_framing: Framing::Datagram,
+            control_ip: Ipv4Addr::LOCALHOST.into(),
+            ring_bytes: DEFAULT_RING_BYTES,
+            console: true,
+            setup: None,
+        }
+    }
+
+    /// What the command line and the environment of this process say. `extra` are the program's own options, to be
+    /// asked for by [`Arguments::extra`].
+    ///
+    /// # Errors
+    /// The first bad variable or argument.
+    pub fn of_process(extra: &[OptionSpec]) -> Result<Self, ArgumentsError> {
+        let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self::read(&words, variable, extra)
+    }
+
+    /// What `words` (the first is the program) and variables say. An option counts more than a variable; `--logs` and
+    /// its variable add up. A program that is given no name has that of its file.
+    ///
+    /// # Errors
+    /// The first bad variable or argument.
+    pub fn read(
+        words: &[String],
+        variable: impl Fn(&str) -> Option<String>,
+        extra: &[OptionSpec],
+    ) -> Result<Self, ArgumentsError> {
+        let extra = [extra, &[TRANSPORT]].concat();
+        let mut all = from_variables(variable, &extra)?;
+        all.extend(words.iter().skip(1).cloned());
+        let mut arguments = args::parse(all.iter().map(String::as_str), &extra)?;
+        refuse_links(&arguments)?;
+        let framing = arguments.extra(TRANSPORT.name).map_or(Ok(Framing::Datagram), framing)?;
+        if arguments.name == DEFAULT_NAME
+            && let Some(name) = words.first().and_then(|word| Path::new(word).file_stem()?.to_str())
+        {
+            arguments.name = name.to_string();
+        }
+        Ok(Self { syslog_framing: framing, ..Self::new(arguments) })
+    }
+
+    /// Adds sources made at run time: `setup` runs once, on the agent's thread, before the first report. Sources
+    /// declared with [`source!`](macro@crate::source) need none of this.
+    #[must_use]
+    pub fn sources(mut self, setup: impl FnOnce(&mut Registry) + Send + 'static) -> Self {
+        self.setup = Some(Box::new(setup));
+        self
+    }
+}
+
+/// The usage text of a process with the options `extra`.
+#[must_use]
+pub fn usage(program: &str, extra: &[OptionSpec]) -> String {
+    let text = args::usage(program, &[&[TRANSPORT], extra].concat());
+    let is_of_process =
+        |line: &&str| !OF_LINKS.iter().any(|name| line.trim_start().starts_with(&format!("--{name}=")));
+    let mut text: String = text.split_inclusive('\n').filter(is_of_process).collect();
+    text.push_str(&format!("Variables do the same, as {VARIABLE_PREFIX}MONITOR; an option counts more.\n"));
+    text
+}
+
+fn from_variables(
+    variable: impl Fn(&str) -> Option<String>,
+    extra: &[OptionSpec],
+) -> Result<Vec<String>, ArgumentsError> {
+    let mut words = Vec::new();
+    for option in VARIABLES {
+        let name = format!("{VARIABLE_PREFIX}{}", option.to_uppercase().replace('-', "_"));
+        let Some(value) = variable(&name) else { continue };
+        let word = format!("--{option}={value}");
+        args::parse([word.as_str()], extra).map_err(|error| naming(error, &name))?;
+        words.push(word);
+    }
+    Ok(words)
+}
+
+/// The error of a variable names the variable.
+fn naming(error: ArgumentsError, variable: &str) -> ArgumentsError {
+    match error {
+        ArgumentsError::BadValue { value, expected, .. } => {
+            ArgumentsError::BadValue { option: variable.to_string(), value, expected }
+        }
+        other => other,
+    }
+}
+
+fn refuse_links(arguments: &Arguments) -> Result<(), ArgumentsError> {
+    let given =
+        [arguments.ipv4.is_some(), arguments.ipv4_gateway.is_some(), arguments.management_ipv4.is_some()];
+    match OF_LINKS.iter().zip(given).find(|(_, given)| *given) {
+        Some((name, _)) => Err(ArgumentsError::Unknown(format!("--{name}"))),
+        None => Ok(()),
+    }
+}
+
+fn framing(text: &str) -> Result<Framing, ArgumentsError> {
+    match text {
+        "udp" => Ok(Framing::Datagram),
+        "tcp" => Ok(Framing::OctetCounting),
+        "tcp-newline" => Ok(Framing::Newline),
+        _ => Err(ArgumentsError::BadValue {
+            option: format!("--{}", TRANSPORT.name),
+            value: text.to_string(),
+            expected: "udp, tcp or tcp-newline",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str, variables: &[(&str, &str)]) -> Result<Config, ArgumentsError> {
+        let words: Vec<_> = line.split(' ').map(String::from).collect();
+        let variable = |name: &str| {
+            variables
+                .iter()
+                .find(|(n, _)| name.strip_prefix(VARIABLE_PREFIX) == Some(n))
+                .map(|(_, v)| v.to_string())
+        };
+        Config::read(&words, variable, &[OptionSpec { name: "port", value: Some("PORT"), help: "HTTP" }])
+    }
+
+    #[test]
+    fn options_count_more_than_variables_and_the_file_gives_the_name() {
+        let variables = [("MONITOR", "10.0.0.1"), ("INTERVAL", "3"), ("SYSLOG_TRANSPORT", "tcp")];
+        let config = read("/bin/shop --interval=1 --port=80", &variables).expect("good");
+        let Config { arguments, syslog_framing, .. } = config;
+        assert_eq!((arguments.name.as_str(), arguments.interval_seconds), ("shop", 1));
+        assert_eq!(arguments.monitor.map(|at| at.port()), Some(8094));
+        assert_eq!((arguments.extra("port"), syslog_framing), (Some("80"), Framing::OctetCounting));
+        assert_eq!(read("shop", &[("NAME", "till")]).expect("good").arguments.name, "till");
+    }
+
+    #[test]
+    fn a_bad_variable_or_argument_is_named() {
+        for (line, variables, message) in [
+            (
+                "shop",
+                [("INTERVAL", "0")],
+                "option 'UNI_AGENT_INTERVAL': '0' is not a whole number of seconds from 1 to 86400",
+            ),
+            ("shop --ipv4=10.0.0.2/24", [("", "")], "unknown argument '--ipv4'"),
+            (
+                "shop --syslog-transport=tls",
+                [("", "")],
+                "option '--syslog-transport': 'tls' is not udp, tcp or tcp-newline",
+            ),
+        ] {
+            assert_eq!(read(line, &variables).expect_err(line).to_string(), message);
+        }
+        let text = usage("shop", &[]);
+        assert!(text.contains("--syslog-transport") && text.contains("--monitor="), "{text}");
+        assert!(!text.contains("ipv4"), "{text}");
+    }
+}
