@@ -43,6 +43,15 @@ pub(crate) const INFLUXD: Needed =
 /// Scrapes us in a test, and checks what it scrapes.
 pub(crate) const PROMETHEUS: Needed =
     Needed { program: "prometheus", package: "prometheus", why: "scrapes us in a test" };
+/// Sends us its syslog in a test, and takes our guests'.
+pub(crate) const RSYSLOG: Needed = Needed {
+    program: "rsyslogd",
+    package: "rsyslog",
+    why: "sends us its syslog in a test, and takes our guests'",
+};
+/// Speaks TLS as other people's senders do.
+pub(crate) const OPENSSL: Needed =
+    Needed { program: "openssl", package: "openssl", why: "speaks TLS in a test as other senders do" };
 /// Asks as people do.
 pub(crate) const CURL: Needed = Needed { program: "curl", package: "curl", why: "asks as people do" };
 /// Runs the peers of tests that come as Python packages.

@@ -49,6 +49,8 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<()> {
         install::INFLUXD,
         install::PROMETHEUS,
         install::CURL,
+        install::RSYSLOG,
+        install::OPENSSL,
         install::CHROMIUM,
     ])?;
     install::ensure_venv()?;
