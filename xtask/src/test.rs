@@ -55,7 +55,10 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<()> {
     ])?;
     install::ensure_venv()?;
     build::all()?;
-    step::run("black-box tests", build::cargo().args(["test", "-p", "black-box", "--", "--test-threads=2"]))?;
+    step::run(
+        "black-box tests",
+        build::cargo().args(["test", "-p", "black-box", "--no-fail-fast", "--", "--test-threads=2"]),
+    )?;
     step::run("page: both pages in a browser", build::npm().args(["run", "test:browser"]))?;
     let shots = workspace().join("target/shots");
     let mut demo = Command::new(std::env::current_exe().context("find xtask itself")?);
