@@ -125,7 +125,10 @@ fn what_cannot_be_listened_on_is_named_with_its_flag_and_a_way_out() -> anyhow::
         &[&off[..], &["--line-addr", &taken]].concat(),
         &["--line-addr", &taken, ":0 for a free one"],
     )?;
-    let held = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    // below the ports that `:0` picks from, so that the TCP port of the same number is free
+    let held = (20_000..30_000)
+        .find_map(|port| std::net::UdpSocket::bind(("127.0.0.1", port)).ok())
+        .context("a UDP port")?;
     let half = held.local_addr()?.to_string();
     refused(
         dir,
