@@ -49,7 +49,7 @@ enum Command {
     Conformance {
         /// What the cases are about
         wire: conformance::Wire,
-        /// One JSON object a line
+        /// One JSON object a line; of heap traces the folder that they are in
         file: std::path::PathBuf,
     },
     /// Build the page, the release binaries and the guests

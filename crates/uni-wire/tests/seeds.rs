@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+#[path = "properties/memtrace.rs"]
+mod memtrace;
 mod properties;
 
 /// Feeds every seed of a target to what the target checks.
@@ -47,4 +49,14 @@ fn written_messages() {
 #[test]
 fn streams() {
     replay("syslog_framing", properties::check_framing);
+}
+
+#[test]
+fn heap_traces() {
+    replay("memtrace", memtrace::check_decode);
+}
+
+#[test]
+fn written_heap_traces() {
+    replay("memtrace_write", memtrace::check_round_trip);
 }

@@ -6,6 +6,7 @@
 
 mod control;
 mod line;
+mod memtrace;
 mod recorded;
 mod syslog;
 
@@ -24,6 +25,8 @@ pub(crate) enum Wire {
     Control,
     /// Messages as MirageOS's logs-syslog writes them
     Syslog,
+    /// Heap traces of OCaml's memtrace library: a folder of NAME.ctf with NAME.txt and perhaps NAME.script
+    Memtrace,
 }
 
 /// A deliberate difference: when it applies is for the wire's model to say.
@@ -63,6 +66,11 @@ impl fmt::Display for Tally {
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn run(wire: Wire, file: &Path) -> anyhow::Result<bool> {
+    if wire == Wire::Memtrace {
+        let tally = memtrace::replay(file, |name, why| println!("{name}: failed: {why}"))?;
+        println!("{tally}");
+        return Ok(tally.failed == 0);
+    }
     let bytes = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
     let tally = replay(wire, &bytes, |number, verdict| match verdict {
         Verdict::Passed => {}
@@ -104,12 +112,13 @@ fn judge(wire: Wire, line: &[u8]) -> anyhow::Result<Verdict> {
         Wire::Line => line::judge(&case),
         Wire::Control => control::judge(&case),
         Wire::Syslog => syslog::judge(&case),
+        Wire::Memtrace => anyhow::bail!("heap traces are no lines"),
     }
 }
 
 fn rules(wire: Wire) -> &'static [Rule] {
     match wire {
-        Wire::Line => &[],
+        Wire::Line | Wire::Memtrace => &[],
         Wire::Control => &control::RULES,
         Wire::Syslog => &syslog::RULES,
     }
@@ -194,6 +203,13 @@ mod tests {
     fn syslog_messages_are_mirages_or_differ_as_documented() {
         let tally = replay_all(Wire::Syslog, "syslog-cases.jsonl");
         assert_eq!(tally.to_string(), "35 passed, 0 failed, 3 apart");
+    }
+
+    #[test]
+    fn heap_traces_are_read_and_written_as_by_the_original() {
+        let folder = black_box::workspace().join("crates/uni-wire/tests/data/memtrace");
+        let tally = memtrace::replay(&folder, |name, why| panic!("{name}: {why}")).expect("recorded traces");
+        assert_eq!(tally.to_string(), "9 passed, 0 failed, 0 apart");
     }
 
     #[test]
