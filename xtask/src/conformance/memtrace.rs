@@ -391,7 +391,7 @@ mod tests {
             .expect("a folder of traces");
         assert_eq!(tally.to_string(), "0 passed, 2 failed, 0 apart");
         assert!(told[0].contains("line 2 is") && told[0].contains("len=301"), "{told:?}");
-        assert!(told[1].contains("different from byte 27"), "{told:?}");
+        assert!(told[1].contains("different from byte 283"), "{told:?}");
     }
 
     #[test]
