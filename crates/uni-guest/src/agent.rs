@@ -88,6 +88,8 @@ pub struct AgentFigures {
     pub reconnects: u64,
     /// Bytes of points that a connection took.
     pub sent_bytes: u64,
+    /// Commands on the control port that were refused unheard: without the token, or too many a second.
+    pub refused_commands: u64,
 }
 
 /// The agent's own figures, shared with its source.
@@ -97,6 +99,7 @@ struct Figures {
     dropped_points: Cell<u64>,
     reconnects: Cell<u64>,
     sent_bytes: Cell<u64>,
+    refused_commands: Cell<u64>,
 }
 
 /// See the module's page.
@@ -305,6 +308,7 @@ impl Agent {
             dropped_points: self.dropped_points(),
             reconnects: self.figures.reconnects.get(),
             sent_bytes: self.figures.sent_bytes.get(),
+            refused_commands: self.control.refused_commands(),
         }
     }
 
@@ -349,6 +353,7 @@ impl Agent {
     fn refresh_figures(&self) {
         self.figures.queued_bytes.set(self.ring.waiting().len() as u64);
         self.figures.dropped_points.set(self.dropped_points());
+        self.figures.refused_commands.set(self.control.refused_commands());
     }
 }
 
@@ -357,7 +362,8 @@ fn figures_source(figures: Rc<Figures>) -> Periodic {
         f.count("queued_bytes", figures.queued_bytes.get())
             .total("dropped_points", figures.dropped_points.get())
             .total("reconnects", figures.reconnects.get())
-            .total("sent_bytes", figures.sent_bytes.get());
+            .total("sent_bytes", figures.sent_bytes.get())
+            .total("refused_commands", figures.refused_commands.get());
     })
     .doc("how the reporting itself fares")
 }
@@ -545,7 +551,7 @@ mod tests {
         agent.registry_mut().set(on, uni_wire::control::Switch::On);
         agent.handle_connected(0);
         agent.handle_tick(0, 3);
-        let expected = "agent,vm=web queued_bytes=0i,dropped_points=0i,reconnects=0i,sent_bytes=0i 3\n";
+        let expected = "agent,vm=web queued_bytes=0i,dropped_points=0i,reconnects=0i,sent_bytes=0i,refused_commands=0i 3\n";
         assert_eq!(waiting(&agent), expected);
     }
 }

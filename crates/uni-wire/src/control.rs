@@ -281,6 +281,8 @@ pub enum ControlError<'a> {
     Unauthenticated,
     /// More commands on one connection than are taken.
     TooMany(u32),
+    /// More commands a second, on all connections together, than are taken.
+    TooFast(u32),
 }
 
 impl fmt::Display for ControlError<'_> {
@@ -303,6 +305,7 @@ impl fmt::Display for ControlError<'_> {
             Self::Unlimited(item) => write!(f, "error: only a source can have a time limit: {item}"),
             Self::Unauthenticated => f.write_str("error: authentication required"),
             Self::TooMany(most) => write!(f, "error: more than {most} commands on one connection"),
+            Self::TooFast(most) => write!(f, "error: more than {most} commands a second; try again later"),
         }
     }
 }

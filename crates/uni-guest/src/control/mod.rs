@@ -7,7 +7,12 @@
 //! A connection carries either commands in lines, each answered by a line; or, as MirageOS's clients have it, one
 //! command without a newline, which ends when the client closes its side or falls silent. Its reply has no newline,
 //! and the connection is closed after it.
+//!
+//! Limits: [`MAX_COMMAND_BYTES`] a command, [`MAX_COMMANDS`] a connection, [`COMMANDS_PER_SECOND`] on all connections
+//! together after a burst of twice [`MAX_COMMANDS`] (those who showed the token apart from others); connections and their silence are limited by the driver. What goes
+//! beyond is refused with a reply that says so, the connection is closed, and it is counted.
 
+mod rate;
 mod token;
 mod undo;
 
@@ -23,6 +28,7 @@ use uni_wire::control::{
 use crate::logs::{Log, Logs};
 use crate::metrics::Registry;
 
+pub use rate::COMMANDS_PER_SECOND;
 pub use token::Token;
 
 /// How long a driver waits for more after a command without a newline before it calls
@@ -46,8 +52,20 @@ const LOGGED_BYTES: usize = 80;
 pub struct Control {
     token: Option<Token>,
     undo: undo::Undo,
-    /// Commands that came without the token.
-    refused: u64,
+    /// Of everybody; on a port with a token, of those who did not show it yet.
+    rate: rate::Rate,
+    /// Of those who showed the token: strangers take nothing away from them.
+    admitted_rate: rate::Rate,
+    refused: Refused,
+}
+
+/// Commands that were refused unheard.
+#[derive(Debug, Default)]
+struct Refused {
+    /// They came without the token.
+    strangers: u64,
+    /// They came too fast.
+    hasty: u64,
 }
 
 impl Control {
@@ -68,6 +86,12 @@ impl Control {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         self.undo.next_deadline()
+    }
+
+    /// Commands since boot that were refused unheard: without the token, or faster than [`COMMANDS_PER_SECOND`].
+    #[must_use]
+    pub const fn refused_commands(&self) -> u64 {
+        self.refused.strangers.saturating_add(self.refused.hasty)
     }
 }
 
@@ -184,13 +208,15 @@ impl ControlSession {
         let input = core::mem::take(&mut self.input);
         let start = reply.len();
         self.commands += 1;
+        let mut heard = true;
         if let Err(error) = self.execute(&input, on, reply) {
-            self.closed |= matches!(error, ControlError::Unauthenticated | ControlError::TooMany(_));
+            heard = !is_unheard(&error);
+            self.closed |= !heard;
             reply.truncate(start);
             // Writing to a string does not fail.
             let _ = write!(reply, "{error}");
         }
-        if self.is_admitted(on.control) && matches!(input.first(), Some(b'L' | b'M')) {
+        if heard && matches!(input.first(), Some(b'L' | b'M')) {
             let command = input.trim_ascii_end();
             let command = command.get(..LOGGED_BYTES).unwrap_or(command).escape_ascii();
             on.log.app(format_args!("command '{command}': {}", reply.get(start..).unwrap_or_default()));
@@ -210,12 +236,17 @@ impl ControlSession {
         if self.commands > MAX_COMMANDS {
             return Err(ControlError::TooMany(MAX_COMMANDS));
         }
+        let rate = if self.admitted { &mut on.control.admitted_rate } else { &mut on.control.rate };
+        if !rate.admits(on.now_ns) {
+            on.control.refused.hasten(on.log);
+            return Err(ControlError::TooFast(COMMANDS_PER_SECOND));
+        }
         let command = parse_command(input);
         if let (Some(token), Ok(Command::Token(offered))) = (&on.control.token, &command) {
             self.admitted = token.admits(offered);
         }
         if !self.is_admitted(on.control) {
-            on.control.refuse(on.log);
+            on.control.refused.strange(on.log);
             return Err(ControlError::Unauthenticated);
         }
         on.registry.adopt();
@@ -236,14 +267,30 @@ impl ControlSession {
     }
 }
 
-impl Control {
-    /// Counts, and tells ever more seldom: who guesses must not fill the log.
-    fn refuse(&mut self, log: &Log) {
-        self.refused += 1;
-        if self.refused.is_power_of_two() {
-            log.warning(format_args!("commands refused for want of the token since boot: {}", self.refused));
+/// Counts, and tells ever more seldom: who guesses must not fill the log.
+impl Refused {
+    fn strange(&mut self, log: &Log) {
+        self.strangers += 1;
+        if self.strangers.is_power_of_two() {
+            log.warning(format_args!("commands refused for want of the token since boot: {}", self.strangers));
         }
     }
+
+    fn hasten(&mut self, log: &Log) {
+        self.hasty += 1;
+        if self.hasty.is_power_of_two() {
+            let most = COMMANDS_PER_SECOND;
+            log.warning(format_args!(
+                "commands refused as more than {most} a second since boot: {}",
+                self.hasty
+            ));
+        }
+    }
+}
+
+/// Whether a command was refused before anybody looked at it. It ends the connection.
+const fn is_unheard(error: &ControlError<'_>) -> bool {
+    matches!(error, ControlError::Unauthenticated | ControlError::TooMany(_) | ControlError::TooFast(_))
 }
 
 /// First `*`, then sources, in the order of the command.
@@ -556,6 +603,29 @@ mod tests {
             "time limit is over: dns:info",
         ];
         assert_eq!(*heard.borrow(), expected);
+    }
+
+    #[test]
+    fn too_many_a_second_are_refused_counted_and_told_seldom() {
+        use alloc::rc::Rc;
+        use core::cell::Cell;
+        let mut bench = Bench::new(Some("sesame"));
+        let heard = Rc::new(Cell::new(0));
+        let ears = Rc::clone(&heard);
+        bench.logs.add_sink(move |_| ears.set(ears.get() + 1));
+        let full = "T sesame\n".to_string() + &"Lquiet\n".repeat(62) + "l";
+        for _ in 0..2 {
+            assert!(bench.ask(&full).ends_with("\nok: *:quiet"));
+        }
+        let (before, told) = (bench.control.refused_commands(), heard.get());
+        let hasty = bench.ask("T sesame\nLdebug\nLdebug\nl");
+        assert_eq!(hasty, "ok\nok\nok\nerror: more than 64 commands a second; try again later");
+        (0..300).for_each(|_| drop(bench.ask("T wrong\n")));
+        assert_eq!(bench.ask("T sesame"), "error: more than 64 commands a second; try again later");
+        assert_eq!(bench.control.refused_commands() - before, 302);
+        assert!(heard.get() - told < 20, "{} messages", heard.get() - told);
+        bench.pass(1);
+        assert_eq!(bench.ask("T sesame\nl"), "ok\nok: *:debug");
     }
 
     proptest! {
