@@ -2,13 +2,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use black_box::control::{control, until_answering};
 use black_box::line_sink::{LineSink, measurement};
-use black_box::{Daemon, bin_dir, eventually, free_port};
+use black_box::rsyslog::Rsyslogd;
+use black_box::{Daemon, bin_dir, eventually, free_port, free_udp_port};
 use serde_json::{Value, json};
 
 /// The example, under the name `agent`; dropped, it is killed.
@@ -269,5 +271,108 @@ fn the_end_of_a_program_takes_its_last_figures_along() -> anyhow::Result<()> {
         "{status} after {:?}",
         start.elapsed()
     );
+    Ok(())
+}
+
+/// A certificate for this machine's loopback address and its key, in `dir`; it is its own authority.
+fn certificate(dir: &Path, name: &str) -> anyhow::Result<(String, String)> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+    let path = |kind: &str| dir.join(format!("{name}.{kind}.pem")).display().to_string();
+    let (cert, key) = (path("cert"), path("key"));
+    std::fs::write(&cert, made.cert.pem())?;
+    std::fs::write(&key, made.signing_key.serialize_pem())?;
+    Ok((cert, key))
+}
+
+#[test]
+fn rsyslogd_takes_messages_over_every_transport() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (cert, key) = certificate(dir.path(), "sink")?;
+    let (own_cert, own_key) = certificate(dir.path(), "own")?;
+    let secured = |mode: &str| {
+        format!(
+            "global(defaultNetstreamDriver=\"ossl\" defaultNetstreamDriverCAFile=\"{own_cert}\" \
+             defaultNetstreamDriverCertFile=\"{cert}\" defaultNetstreamDriverKeyFile=\"{key}\")\n\
+             module(load=\"imtcp\" StreamDriver.Name=\"ossl\" StreamDriver.Mode=\"1\" StreamDriver.Authmode=\"{mode}\")\n"
+        )
+    };
+    let ca = format!("--syslog-ca={cert}");
+    let (show, with) = (format!("--syslog-cert={own_cert}"), format!("--syslog-key={own_key}"));
+    let tcp = "module(load=\"imtcp\")\n".to_owned();
+    let ways: [(&str, String, &[&str]); 5] = [
+        ("udp", "module(load=\"imudp\")\n".to_owned(), &[]),
+        ("tcp", tcp.clone(), &[]),
+        ("tcp-newline", tcp, &[]),
+        ("tls", secured("anon"), &[&ca]),
+        // the sink asks who it is
+        ("tls", secured("x509/certvalid"), &[&ca, &show, &with]),
+    ];
+    for (n, (transport, module, flags)) in ways.into_iter().enumerate() {
+        for format in ["rfc3164", "rfc5424"] {
+            let (input, port) =
+                if transport == "udp" { ("imudp", free_udp_port()?) } else { ("imtcp", free_port()?) };
+            let config = format!(
+                "{module}input(type=\"{input}\" address=\"127.0.0.1\" port=\"{port}\")\n\
+                 template(name=\"parts\" type=\"string\" \
+                 string=\"%syslogfacility-text%.%syslogseverity-text%|%hostname%|%app-name%|%msg:::sp-if-no-1st-sp%%msg%\\n\")\n\
+                 action(type=\"omfile\" file=\"DIR/out\" template=\"parts\")\n"
+            );
+            let (to, transport) =
+                (format!("--syslog=127.0.0.1:{port}"), format!("--syslog-transport={transport}"));
+            let format = format!("--syslog-format={format}");
+            let flags = [&["--name=shop", &to, &transport, &format], flags].concat();
+            let agent = Agent::start("127.0.0.1:9", &flags)?;
+            // made while nobody is there
+            agent.get("/nothing")?;
+            let sink = Rsyslogd::start(dir.path(), &config)?;
+            eventually(&format!("the message of way {n}, {transport} {format}"), || {
+                let out = sink.written("out");
+                let found = out
+                    .lines()
+                    .any(|line| line == "daemon.warning|shop|http| no such page path=\"/nothing\"");
+                ensure!(found, "{out}");
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn unid_takes_messages_under_tls_and_who_is_not_trusted_gets_none() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let (cert, key) = certificate(state.path(), "sink")?;
+    let (stranger, _) = certificate(state.path(), "stranger")?;
+    let tls = ["--tls-cert", &cert, "--tls-key", &key, "--api-addr", "", "--syslog-tls-addr", ":0"];
+    let daemon = Daemon::start(&state.path().join("s"), &tls)?;
+    let address = daemon.address("syslog-tls")?;
+    let start = |name: &str, ca: &str| {
+        let (name, to) = (format!("--name={name}"), format!("--syslog={address}"));
+        Agent::start("127.0.0.1:9", &[&name, &to, "--syslog-transport=tls", &format!("--syslog-ca={ca}")])
+    };
+    let (trusting, doubting) = (start("shop", &cert)?, start("doubter", &stranger)?);
+    let messages = |name: &str| {
+        let answer = daemon.uni_json(&["logs", name, "--source", "syslog"])?;
+        answer.as_array().cloned().with_context(|| format!("no array: {answer}"))
+    };
+    for agent in [&trusting, &doubting] {
+        agent.get("/nothing")?;
+    }
+    eventually("the message", || {
+        let all = messages("shop")?;
+        let found = all.iter().find(|message| message["message"] == "no such page path=\"/nothing\"");
+        let found = found.with_context(|| format!("{all:#?}"))?;
+        ensure!(found["severity"] == "warning" && found["appname"] == "http", "{found}");
+        Ok(())
+    })?;
+    eventually("the refusals to be counted", || {
+        let status = daemon.uni_json(&["status"])?;
+        let refused = status["ingest"]["syslog_refused_connections_total"].as_u64();
+        ensure!(refused.is_some_and(|refused| refused >= 2), "tried again and again: {status}");
+        Ok(())
+    })?;
+    let told = daemon.uni_json(&["status"])?;
+    ensure!(told["ingest"]["syslog_messages_total"].as_u64().is_some_and(|n| n >= 1), "{told}");
+    ensure!(messages("doubter").map_or(true, |all| all.is_empty()), "it was told to a stranger");
     Ok(())
 }

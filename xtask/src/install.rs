@@ -77,6 +77,21 @@ pub(crate) fn ensure_venv() -> anyhow::Result<()> {
     install(&["python3-venv"])
 }
 
+/// Makes sure that `rsyslogd` speaks TLS: that is a module apart, in a folder of the machine's kind.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_rsyslog_tls() -> anyhow::Result<()> {
+    const MODULE: &str = "rsyslog/lmnsd_ossl.so";
+    ensure(&[RSYSLOG])?;
+    let kinds = std::fs::read_dir("/usr/lib").context("list /usr/lib")?;
+    if kinds.filter_map(Result::ok).any(|kind| kind.path().join(MODULE).exists()) {
+        return Ok(());
+    }
+    eprintln!("rsyslogd cannot speak TLS (Debian package rsyslog-openssl)");
+    install(&["rsyslog-openssl"])
+}
+
 /// Makes sure that all of `needed` are there.
 ///
 /// # Errors

@@ -54,6 +54,7 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<()> {
         install::CHROMIUM,
     ])?;
     install::ensure_venv()?;
+    install::ensure_rsyslog_tls()?;
     build::all()?;
     step::run(
         "black-box tests",

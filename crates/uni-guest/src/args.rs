@@ -84,6 +84,7 @@ pub struct Arguments {
     pub syslog_format: Format,
     /// `--interval`: seconds between two reports.
     pub interval_seconds: u32,
+    names_syslog_port: bool,
     logs: Vec<String>,
     extra: Vec<(&'static str, String)>,
 }
@@ -102,6 +103,7 @@ impl Default for Arguments {
             syslog: None,
             syslog_format: Format::default(),
             interval_seconds: DEFAULT_INTERVAL_SECONDS,
+            names_syslog_port: false,
             logs: Vec::new(),
             extra: Vec::new(),
         }
@@ -113,6 +115,15 @@ impl Arguments {
     #[must_use]
     pub fn extra(&self, name: &str) -> Option<&str> {
         self.extra.iter().rev().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Moves the syslog sink to `port` if `--syslog` named none: for a transport that has another one.
+    pub fn set_default_syslog_port(&mut self, port: u16) {
+        if let Some(sink) = &mut self.syslog
+            && !self.names_syslog_port
+        {
+            sink.set_port(port);
+        }
     }
 
     /// Sets the levels of `--logs`. To be called before sources are made or after: both work.
@@ -145,7 +156,10 @@ impl Arguments {
             "syslog-format" => {
                 self.syslog_format = Format::from_name(value).ok_or("rfc3164, rfc5424 or mirage")?;
             }
-            "syslog" => self.syslog = Some(endpoint(value, DEFAULT_SYSLOG_PORT)?),
+            "syslog" => {
+                self.syslog = Some(endpoint(value, DEFAULT_SYSLOG_PORT)?);
+                self.names_syslog_port = value.contains(':');
+            }
             "interval" => self.interval_seconds = interval(value)?,
             _ => {
                 LogItems::parse(value).map_err(|_| "LEVEL or SOURCE:LEVEL, joined by commas")?;
@@ -196,6 +210,8 @@ pub enum ArgumentsError {
         /// What it takes.
         expected: &'static str,
     },
+    /// A value of the right form that does not serve; the text names the option and says why.
+    Unusable(String),
 }
 
 impl fmt::Display for ArgumentsError {
@@ -208,6 +224,7 @@ impl fmt::Display for ArgumentsError {
             Self::BadValue { option, value, expected } => {
                 write!(f, "option '{option}': '{value}' is not {expected}")
             }
+            Self::Unusable(text) => f.write_str(text),
         }
     }
 }

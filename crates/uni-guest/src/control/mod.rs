@@ -272,7 +272,10 @@ impl Refused {
     fn strange(&mut self, log: &Log) {
         self.strangers += 1;
         if self.strangers.is_power_of_two() {
-            log.warning(format_args!("commands refused for want of the token since boot: {}", self.strangers));
+            log.warning(format_args!(
+                "commands refused for want of the token since boot: {}",
+                self.strangers
+            ));
         }
     }
 

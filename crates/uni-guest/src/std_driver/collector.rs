@@ -9,6 +9,7 @@ use rustix::event::PollFd;
 
 use super::clock::random;
 use super::connection::Connection;
+use super::flow::Flow as _;
 use crate::agent::{Action, Agent};
 
 /// See the module's page.

@@ -13,6 +13,12 @@ use std::path::Path;
 
 use uni_wire::syslog::Framing;
 
+use super::connection::Connection;
+use super::flow::OpenFn;
+#[cfg(feature = "tls")]
+use super::tls::SinkTls;
+#[cfg(feature = "tls")]
+use super::tls_options;
 use crate::agent::DEFAULT_RING_BYTES;
 use crate::args::{self, Arguments, ArgumentsError, DEFAULT_NAME, OptionSpec};
 use crate::metrics::Registry;
@@ -24,13 +30,21 @@ pub const VARIABLE_PREFIX: &str = "UNI_AGENT_";
 const TRANSPORT: OptionSpec = OptionSpec {
     name: "syslog-transport",
     value: Some("TRANSPORT"),
-    help: "udp, tcp (octet counting) or tcp-newline; udp",
+    help: if cfg!(feature = "tls") {
+        "udp, tcp (octet counting), tcp-newline or tls (port 6514); udp"
+    } else {
+        "udp, tcp (octet counting) or tcp-newline; udp"
+    },
 };
+
+/// What [`TRANSPORT`] takes.
+const TRANSPORTS: &str =
+    if cfg!(feature = "tls") { "udp, tcp, tcp-newline or tls" } else { "udp, tcp or tcp-newline" };
 
 /// Options of a guest that mean nothing to a process.
 const OF_LINKS: [&str; 3] = ["ipv4", "ipv4-gateway", "management-ipv4"];
 
-/// Options that may come as variables.
+/// Options that may come as variables, beside those of TLS.
 const VARIABLES: [&str; 10] = [
     "name",
     "monitor",
@@ -52,6 +66,9 @@ pub struct Config {
     pub arguments: Arguments,
     /// How messages go to the syslog sink; `Datagram` is UDP.
     pub syslog_framing: Framing,
+    /// How the syslog sink is spoken to under TLS, for `Framing::OctetCounting`; `None`: in clear text.
+    #[cfg(feature = "tls")]
+    pub syslog_tls: Option<SinkTls>,
     /// Where the control port listens. Anywhere but on a loopback address it must have a token.
     pub control_ip: IpAddr,
     /// Most bytes of points kept while the collector is away.
@@ -78,6 +95,8 @@ impl Config {
         Self {
             arguments,
             syslog_framing: Framing::Datagram,
+            #[cfg(feature = "tls")]
+            syslog_tls: None,
             control_ip: Ipv4Addr::LOCALHOST.into(),
             ring_bytes: DEFAULT_RING_BYTES,
             console: true,
@@ -106,18 +125,36 @@ impl Config {
         variable: impl Fn(&str) -> Option<String>,
         extra: &[OptionSpec],
     ) -> Result<Self, ArgumentsError> {
-        let extra = [extra, &[TRANSPORT]].concat();
+        let extra = own_options(extra);
         let mut all = from_variables(variable, &extra)?;
         all.extend(words.iter().skip(1).cloned());
         let mut arguments = args::parse(all.iter().map(String::as_str), &extra)?;
         refuse_links(&arguments)?;
-        let framing = arguments.extra(TRANSPORT.name).map_or(Ok(Framing::Datagram), framing)?;
+        let transport =
+            arguments.extra(TRANSPORT.name).map_or(Ok(Transport::Clear(Framing::Datagram)), transport)?;
         if arguments.name == DEFAULT_NAME
             && let Some(name) = words.first().and_then(|word| Path::new(word).file_stem()?.to_str())
         {
             arguments.name = name.to_string();
         }
-        Ok(Self { syslog_framing: framing, ..Self::new(arguments) })
+        match transport {
+            Transport::Clear(syslog_framing) => Ok(Self { syslog_framing, ..Self::new(arguments) }),
+            #[cfg(feature = "tls")]
+            Transport::Tls => {
+                arguments.set_default_syslog_port(tls_options::DEFAULT_PORT);
+                let syslog_tls = Some(tls_options::read(&arguments)?);
+                Ok(Self { syslog_framing: Framing::OctetCounting, syslog_tls, ..Self::new(arguments) })
+            }
+        }
+    }
+
+    /// What opens connections to the syslog sink.
+    pub(super) fn sink_opener(&self) -> OpenFn {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = self.syslog_tls.clone() {
+            return Box::new(move |to| tls.open(to));
+        }
+        Box::new(|to| Ok(Box::new(Connection::start(to)?)))
     }
 
     /// Adds sources made at run time: `setup` runs once, on the agent's thread, before the first report. Sources
@@ -132,7 +169,7 @@ impl Config {
 /// The usage text of a process with the options `extra`.
 #[must_use]
 pub fn usage(program: &str, extra: &[OptionSpec]) -> String {
-    let text = args::usage(program, &[&[TRANSPORT], extra].concat());
+    let text = args::usage(program, &own_options(extra));
     let is_of_process =
         |line: &&str| !OF_LINKS.iter().any(|name| line.trim_start().starts_with(&format!("--{name}=")));
     let mut text: String = text.split_inclusive('\n').filter(is_of_process).collect();
@@ -145,7 +182,8 @@ fn from_variables(
     extra: &[OptionSpec],
 ) -> Result<Vec<String>, ArgumentsError> {
     let mut words = Vec::new();
-    for option in VARIABLES {
+    let of_tls = own_options(&[]).into_iter().map(|spec| spec.name).filter(|name| *name != TRANSPORT.name);
+    for option in VARIABLES.into_iter().chain(of_tls) {
         let name = format!("{VARIABLE_PREFIX}{}", option.to_uppercase().replace('-', "_"));
         let Some(value) = variable(&name) else { continue };
         let word = format!("--{option}={value}");
@@ -174,17 +212,35 @@ fn refuse_links(arguments: &Arguments) -> Result<(), ArgumentsError> {
     }
 }
 
-fn framing(text: &str) -> Result<Framing, ArgumentsError> {
+/// How messages go to the sink.
+enum Transport {
+    Clear(Framing),
+    #[cfg(feature = "tls")]
+    Tls,
+}
+
+fn transport(text: &str) -> Result<Transport, ArgumentsError> {
     match text {
-        "udp" => Ok(Framing::Datagram),
-        "tcp" => Ok(Framing::OctetCounting),
-        "tcp-newline" => Ok(Framing::Newline),
+        "udp" => Ok(Transport::Clear(Framing::Datagram)),
+        "tcp" => Ok(Transport::Clear(Framing::OctetCounting)),
+        "tcp-newline" => Ok(Transport::Clear(Framing::Newline)),
+        #[cfg(feature = "tls")]
+        "tls" => Ok(Transport::Tls),
         _ => Err(ArgumentsError::BadValue {
             option: format!("--{}", TRANSPORT.name),
             value: text.to_string(),
-            expected: "udp, tcp or tcp-newline",
+            expected: TRANSPORTS,
         }),
     }
+}
+
+/// The options of a process and of the program.
+fn own_options(extra: &[OptionSpec]) -> Vec<OptionSpec> {
+    let mut all = std::vec![TRANSPORT];
+    #[cfg(feature = "tls")]
+    all.extend(tls_options::OPTIONS);
+    all.extend(extra);
+    all
 }
 
 #[cfg(test)]
@@ -213,6 +269,30 @@ mod tests {
         assert_eq!(read("shop", &[("NAME", "till")]).expect("good").arguments.name, "till");
     }
 
+    #[cfg(feature = "tls")]
+    #[test]
+    fn tls_has_a_port_of_its_own_and_needs_an_authority() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let made = rcgen::generate_simple_self_signed(["a".to_string()]).expect("a certificate");
+        let ca = dir.path().join("ca.pem");
+        std::fs::write(&ca, made.cert.pem()).expect("a file");
+        let ca = ca.display().to_string();
+        for (sink, port) in [("10.0.0.1", 6514), ("10.0.0.1:514", 514)] {
+            let line = format!("shop --syslog={sink} --syslog-transport=tls");
+            let config = read(&line, &[("SYSLOG_CA", &ca)]).expect("good");
+            assert_eq!(config.arguments.syslog.map(|at| at.port()), Some(port), "{sink}");
+            assert!(config.syslog_tls.is_some() && config.syslog_framing == Framing::OctetCounting);
+        }
+        for (line, word) in [
+            ("shop --syslog-transport=tls", "needs --syslog-ca"),
+            ("shop --syslog-transport=tls --syslog-ca=/nowhere", "--syslog-ca: read /nowhere: "),
+            (&*format!("shop --syslog-transport=tls --syslog-ca={ca} --syslog-key={ca}"), "need each other"),
+        ] {
+            let error = read(line, &[]).expect_err(line).to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
     #[test]
     fn a_bad_variable_or_argument_is_named() {
         for (line, variables, message) in [
@@ -223,9 +303,9 @@ mod tests {
             ),
             ("shop --ipv4=10.0.0.2/24", [("", "")], "unknown argument '--ipv4'"),
             (
-                "shop --syslog-transport=tls",
+                "shop --syslog-transport=sctp",
                 [("", "")],
-                "option '--syslog-transport': 'tls' is not udp, tcp or tcp-newline",
+                "option '--syslog-transport': 'sctp' is not udp, tcp, tcp-newline or tls",
             ),
         ] {
             assert_eq!(read(line, &variables).expect_err(line).to_string(), message);

@@ -12,6 +12,8 @@ use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
 
+use super::flow::Flow;
+
 /// A peer that acknowledges nothing for so long is taken for gone.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -40,26 +42,26 @@ impl Connection {
         Ok(Self { stream, is_open: false })
     }
 
-    pub(super) const fn is_open(&self) -> bool {
-        self.is_open
+    /// The socket, for what reads from it beside.
+    #[cfg(feature = "tls")]
+    pub(super) const fn stream(&self) -> &TcpStream {
+        &self.stream
     }
 
-    /// Looks how the connection fares, and drops what the peer says: it has nothing to say. Returns whether it is open
-    /// since now.
+    /// Looks whether the connection has come up. Returns whether it is open.
     ///
     /// # Errors
-    /// It did not come up, or has ended.
-    pub(super) fn follow(&mut self) -> io::Result<bool> {
+    /// It did not come up, or was broken off.
+    pub(super) fn come_up(&mut self) -> io::Result<bool> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
-        if self.is_open {
-            return self.discard_input().map(|()| false);
-        }
-        match self.stream.peer_addr() {
-            Ok(_) => self.is_open = true,
-            Err(error) if error.kind() == ErrorKind::NotConnected => {}
-            Err(error) => return Err(error),
+        if !self.is_open {
+            match self.stream.peer_addr() {
+                Ok(_) => self.is_open = true,
+                Err(error) if error.kind() == ErrorKind::NotConnected => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(self.is_open)
     }
@@ -68,22 +70,33 @@ impl Connection {
         let mut bytes = [0; 512];
         loop {
             match self.stream.read(&mut bytes) {
-                Ok(0) => {
-                    return Err(io::Error::new(ErrorKind::UnexpectedEof, "it was closed at the other end"));
-                }
+                Ok(0) => return Err(closed()),
                 Ok(_) => {}
                 Err(error) => return would_block(error).map(drop),
             }
         }
     }
+}
 
-    /// Hands over as much as fits; 0 if nothing does.
-    pub(super) fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
+impl Flow for Connection {
+    fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    fn follow(&mut self) -> io::Result<bool> {
+        let was_open = self.is_open;
+        let is_open = self.come_up()?;
+        if was_open {
+            self.discard_input()?;
+        }
+        Ok(is_open && !was_open)
+    }
+
+    fn send(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.stream.write(bytes).or_else(would_block)
     }
 
-    /// How many of the bytes handed over the peer has not acknowledged.
-    pub(super) fn unacknowledged(&self) -> usize {
+    fn unacknowledged(&self) -> usize {
         // SAFETY: the kernel writes an `int` for this opcode, and the socket is open.
         let asked = unsafe {
             rustix::ioctl::ioctl(&self.stream, rustix::ioctl::Getter::<SIOCOUTQ, std::ffi::c_int>::new())
@@ -91,12 +104,16 @@ impl Connection {
         asked.map_or(0, |bytes| usize::try_from(bytes).unwrap_or(0))
     }
 
-    /// What to wait for. `has_more`: something is to be sent.
-    pub(super) fn interest(&self, has_more: bool) -> PollFd<'_> {
+    fn interest(&self, has_more: bool) -> PollFd<'_> {
         let wants_out = has_more || !self.is_open;
         let flags = if wants_out { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
         PollFd::from_borrowed_fd(self.stream.as_fd(), flags)
     }
+}
+
+/// The peer has ended the connection.
+pub(super) fn closed() -> io::Error {
+    io::Error::new(ErrorKind::UnexpectedEof, "it was closed at the other end")
 }
 
 /// Whether an error only means "not now".

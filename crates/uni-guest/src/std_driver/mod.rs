@@ -29,8 +29,13 @@ mod collector;
 mod config;
 mod connection;
 mod driver;
+mod flow;
 mod outlet;
 mod port;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+mod tls_options;
 mod wake;
 
 use alloc::boxed::Box;
@@ -53,6 +58,8 @@ use port::Port;
 use wake::Wake;
 
 pub use config::{Config, VARIABLE_PREFIX, usage};
+#[cfg(feature = "tls")]
+pub use tls::SinkTls;
 
 /// Connections to the control port at one time.
 const CONTROL_PLACES: usize = 4;

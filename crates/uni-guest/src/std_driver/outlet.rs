@@ -1,9 +1,11 @@
-//! The way of log messages to a syslog sink: datagrams, or a TCP connection.
+//! The way of log messages to a syslog sink: datagrams, or a connection.
 //!
 //! Owns the socket and the messages that are on their way. A message leaves the queue when the network has taken it;
-//! over TCP it is kept until the sink has acknowledged it, and sent again on the next connection if it has not.
+//! on a connection it is kept until the sink has acknowledged it, and sent again on the next connection if it has not.
 
+use alloc::boxed::Box;
 use alloc::string::ToString as _;
+use core::fmt;
 use core::net::SocketAddrV4;
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +17,7 @@ use rustix::event::{PollFd, PollFlags};
 use uni_wire::syslog::{Framing, write_frame};
 
 use super::clock::random;
-use super::connection::Connection;
+use super::flow::{Flow, OpenFn};
 use crate::agent::Action;
 use crate::link::Link;
 use crate::logs::Logs;
@@ -44,10 +46,11 @@ enum Way {
 }
 
 impl Outlet {
-    /// To `sink`, one message a datagram or framed in a stream.
+    /// To `sink`, one message a datagram, or framed on a connection that `open` begins.
     pub(super) fn new(
         sink: SocketAddrV4,
         framing: Framing,
+        open: OpenFn,
         queue: SyslogQueue,
         logs: &Logs,
     ) -> io::Result<Self> {
@@ -56,7 +59,7 @@ impl Outlet {
             socket.set_nonblocking(true)?;
             Way::Datagrams { socket, paused_until_ns: 0 }
         } else {
-            Way::Stream(Stream::new(framing))
+            Way::Stream(Stream::new(framing, open))
         };
         Ok(Self { queue, watch: SinkWatch::new(sink, logs), way, sent_messages: 0 })
     }
@@ -149,12 +152,12 @@ fn send_datagram(socket: &UdpSocket, sink: SocketAddrV4, message: &[u8]) -> io::
     socket.take_error()?.map_or(Ok(()), Err)
 }
 
-/// Messages over TCP.
-#[derive(Debug)]
+/// Messages on a connection.
 struct Stream {
     framing: Framing,
+    open: OpenFn,
     link: Link,
-    connection: Option<Connection>,
+    connection: Option<Box<dyn Flow>>,
     /// Framed messages that are being sent or not yet acknowledged, and the length of each.
     bytes: Vec<u8>,
     frames: VecDeque<usize>,
@@ -162,10 +165,23 @@ struct Stream {
     written: usize,
 }
 
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { framing, link, connection, frames, .. } = self;
+        f.debug_struct("Stream")
+            .field("framing", framing)
+            .field("link", link)
+            .field("connection", connection)
+            .field("frames", &frames.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Stream {
-    const fn new(framing: Framing) -> Self {
+    const fn new(framing: Framing, open: OpenFn) -> Self {
         Self {
             framing,
+            open,
             link: Link::new(),
             connection: None,
             bytes: Vec::new(),
@@ -187,7 +203,7 @@ impl Stream {
     ) -> Option<u64> {
         let waits = self.written < self.bytes.len() || !queue.is_empty();
         let result = match self.link.poll_action(now_ns, waits) {
-            Action::Connect => Connection::start(watch.sink()).map(|connection| {
+            Action::Connect => (self.open)(watch.sink()).map(|connection| {
                 self.connection = Some(connection);
             }),
             Action::Close => Err(io::Error::other("it takes nothing")),
