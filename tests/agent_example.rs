@@ -1,4 +1,5 @@
-//! An ordinary Linux program, observed by the library that unikernels link: `examples/agent` beside `unid`.
+//! An ordinary Linux program, observed by the library that unikernels link: `examples/agent` beside `unid` and
+//! `rsyslogd`.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
@@ -123,11 +124,26 @@ fn what_a_program_counts_and_logs_arrives_under_its_name() -> anyhow::Result<()>
         is(&daemon, &last("dropped_points", "agent"), 0.0)
     })?;
     ensure!(daemon.number(&last("rss", "resource_usage"))? > 100.0, "KiB of memory");
+    let heap_bytes = daemon.number(&last("heap_bytes", "heap"))?;
+    ensure!((50_000.0..100e6).contains(&heap_bytes), "{heap_bytes} bytes of private memory");
+    // this machine's loopback carries what the test says
+    let received = format!("{} AND link='lo'", last("received bytes", "net"));
+    let before = daemon.number(&received)?;
+    ensure!(daemon.number(&last("established state", "tcp"))? >= 2.0, "to the collector, from there");
+    agent.get("/")?;
+    eventually("more bytes on the loopback", || {
+        let now = daemon.number(&received)?;
+        ensure!(now >= before + 100.0, "{before}, then {now}");
+        Ok(())
+    })?;
     for (source, field, kind) in [
         ("http_response", "2xx", "integer"),
         ("http_requests", "total", "integer"),
         ("resource_usage", "utime", "float"),
         ("resource_usage", "rss", "integer"),
+        ("memory", "memory heap words", "integer"),
+        ("net", "transmitted packets", "integer"),
+        ("tcp", "total client", "integer"),
     ] {
         let rows = daemon.rows(&format!("SHOW FIELD KEYS FROM \"{source}\""))?;
         let found =

@@ -1,7 +1,7 @@
 //! What a program under observation links.
 //!
 //! Owns the instruments ([`Counter`], [`Gauge`], [`Histogram`], [`Timer`]), the sources they make up
-//! ([`source`](mod@source), [`metrics`], [`sources`]), the reporters ([`report`], [`prometheus`], [`scrape`]), log
+//! ([`source`](mod@source), [`metrics`], [`sources`], [`process`], [`machine`]), the reporters ([`report`], [`prometheus`], [`scrape`]), log
 //! levels and counts ([`logs`]), the command line ([`args`]) and the agent that reports ([`agent`], [`control`],
 //! [`syslog`], [`sink`]). All of it is sans-IO: a driver (the runtime of a unikernel, or a thread) hands in time,
 //! bytes and random numbers, and carries bytes out. Never opens a socket, reads a clock or waits; with the feature
@@ -29,6 +29,7 @@ pub mod histogram;
 mod lines;
 mod link;
 pub mod logs;
+pub mod machine;
 pub mod metrics;
 pub mod process;
 pub mod prometheus;

@@ -3,6 +3,7 @@
 //! Owns the meaning of two files of `/proc`, and the names: those of MirageOS's `resource_usage`, as far as the files
 //! tell. Never reads a file; a closure brings the text.
 
+use alloc::rc::Rc;
 use alloc::string::String;
 
 use crate::metrics::{Fields, Periodic, Registry};
@@ -33,6 +34,42 @@ pub struct ProcessFiles {
 pub fn register_process(registry: &mut Registry, read: impl Fn() -> ProcessFiles + 'static) {
     let source = Periodic::new("resource_usage", move |fields| write_fields(&read(), fields));
     registry.register(source.doc("what the process uses"));
+}
+
+/// Registers `heap` (bytes), and the same figure in words under MirageOS's names, `memory` and `gc`, for a program whose
+/// allocator does not count: the private memory that the process holds, be it in RAM or swapped out. That is heap,
+/// stacks and the data of the program; what of it is in use nobody knows but the allocator. `read` brings
+/// `/proc/self/status`. A program whose allocator does count takes [`sources::register_heap`](crate::sources::register_heap).
+pub fn register_heap(registry: &mut Registry, read: impl Fn() -> String + 'static) {
+    let read = Rc::new(read);
+    for (name, doc, heap, unit_bytes, stack) in [
+        (
+            "memory",
+            "private memory and main stack in words of 8 bytes",
+            "memory heap words",
+            8,
+            Some("memory stack words"),
+        ),
+        ("gc", "private memory in words of 8 bytes", "heap words", 8, None),
+        ("heap", "private memory in bytes", "heap_bytes", 1, None),
+    ] {
+        let read = Rc::clone(&read);
+        let source = Periodic::new(name, move |fields| {
+            let status = read();
+            if let Some(kibibytes) = private_kibibytes(&status) {
+                fields.count(heap, kibibytes.saturating_mul(1024) / unit_bytes);
+            }
+            if let (Some(key), Some(kibibytes)) = (stack, status_number(&status, "VmStk")) {
+                fields.count(key, kibibytes.saturating_mul(1024) / unit_bytes);
+            }
+        });
+        registry.register(source.doc(doc));
+    }
+}
+
+fn private_kibibytes(status: &str) -> Option<u64> {
+    let swapped = status_number(status, "VmSwap").unwrap_or(0);
+    status_number(status, "RssAnon").map(|resident| resident.saturating_add(swapped))
 }
 
 fn write_fields(files: &ProcessFiles, fields: &mut Fields<'_>) {
@@ -95,6 +132,22 @@ mod tests {
         let expected = "resource_usage,vm=v utime=2.5,stime=0.75,minflt=120i,majflt=3i,threads=4i,\
                         maxrss=2048i,rss=1024i,nvcsw=5i,nivcsw=6i 1\n";
         assert_eq!(line(stat, status), expected);
+    }
+
+    #[test]
+    fn private_memory_stands_for_the_heap() {
+        let heap = |status: &'static str| {
+            let mut registry = Registry::new();
+            register_heap(&mut registry, move || status.into());
+            let mut lines = String::new();
+            registry.collect("v", Timestamp(1), |line| lines.push_str(&String::from_utf8_lossy(line)));
+            lines
+        };
+        let expected = "memory,vm=v memory\\ heap\\ words=640i,memory\\ stack\\ words=128i 1\n\
+                        gc,vm=v heap\\ words=640i 1\nheap,vm=v heap_bytes=5120i 1\n";
+        assert_eq!(heap("RssAnon:\t 4 kB\nVmSwap:\t 1 kB\nVmStk:\t 1 kB\n"), expected);
+        assert_eq!(heap("RssAnon:\t18446744073709551615 kB\nVmSwap: 1 kB").lines().count(), 3);
+        assert_eq!(heap("RssAnon: many"), "");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use alloc::rc::Rc;
 use crate::counter::{Counter, Tally};
 use crate::gauge::Gauge;
 use crate::logs::Logs;
-use crate::metrics::{Periodic, Registry};
+use crate::metrics::{Fields, Periodic, Registry};
 use crate::source::{Field, Source};
 
 /// Bytes of a word: the unit of MirageOS's heap figures on 64-bit machines.
@@ -123,19 +123,41 @@ impl LinkCounters {
         self.transmitted_packets.increment();
         self.transmitted_bytes.add(bytes as u64);
     }
+
+    fn figures(&self) -> LinkFigures {
+        LinkFigures {
+            received_bytes: self.received_bytes.get(),
+            received_packets: self.received_packets.get(),
+            transmitted_bytes: self.transmitted_bytes.get(),
+            transmitted_packets: self.transmitted_packets.get(),
+        }
+    }
+}
+
+/// What went over one network link so far.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkFigures {
+    pub(crate) received_bytes: u64,
+    pub(crate) received_packets: u64,
+    pub(crate) transmitted_bytes: u64,
+    pub(crate) transmitted_packets: u64,
+}
+
+/// Fills in the fields of a `net`.
+pub(crate) fn write_link(fields: &mut Fields<'_>, figures: LinkFigures) {
+    fields
+        .total("received bytes", figures.received_bytes)
+        .total("received packets", figures.received_packets)
+        .total("transmitted bytes", figures.transmitted_bytes)
+        .total("transmitted packets", figures.transmitted_packets);
 }
 
 /// Registers `net` for the link called `link` (`service` or `management`).
 pub fn register_link(registry: &mut Registry, link: &str, counters: &'static LinkCounters) {
     registry.register(
-        Periodic::new("net", |f| {
-            f.total("received bytes", counters.received_bytes.get())
-                .total("received packets", counters.received_packets.get())
-                .total("transmitted bytes", counters.transmitted_bytes.get())
-                .total("transmitted packets", counters.transmitted_packets.get());
-        })
-        .doc("frames of a network link")
-        .tag("link", link),
+        Periodic::new("net", |fields| write_link(fields, counters.figures()))
+            .doc("frames of a network link")
+            .tag("link", link),
     );
 }
 

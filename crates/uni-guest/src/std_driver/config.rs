@@ -22,6 +22,7 @@ use super::tls_options;
 use crate::agent::DEFAULT_RING_BYTES;
 use crate::args::{self, Arguments, ArgumentsError, DEFAULT_NAME, OptionSpec};
 use crate::metrics::Registry;
+use crate::sources::HeapStats;
 
 /// A variable is called so, followed by the option in capitals: `UNI_AGENT_MONITOR` for `--monitor`.
 pub const VARIABLE_PREFIX: &str = "UNI_AGENT_";
@@ -59,6 +60,7 @@ const VARIABLES: [&str; 10] = [
 ];
 
 type Setup = Box<dyn FnOnce(&mut Registry) + Send>;
+type HeapFn = Box<dyn Fn() -> HeapStats + Send>;
 
 /// What [`Reporting::start`](super::Reporting::start) has to know.
 pub struct Config {
@@ -76,6 +78,7 @@ pub struct Config {
     /// Whether messages are written to standard error too.
     pub console: bool,
     pub(super) setup: Option<Setup>,
+    pub(super) heap: Option<HeapFn>,
 }
 
 impl fmt::Debug for Config {
@@ -101,6 +104,7 @@ impl Config {
             ring_bytes: DEFAULT_RING_BYTES,
             console: true,
             setup: None,
+            heap: None,
         }
     }
 
@@ -155,6 +159,14 @@ impl Config {
             return Box::new(move |to| tls.open(to));
         }
         Box::new(|to| Ok(Box::new(Connection::start(to)?)))
+    }
+
+    /// Reports what the program's own allocator counts. Without it, `heap` is what the kernel knows: see
+    /// [`process::register_heap`](crate::process::register_heap).
+    #[must_use]
+    pub fn heap(mut self, stats: impl Fn() -> HeapStats + Send + 'static) -> Self {
+        self.heap = Some(Box::new(stats));
+        self
     }
 
     /// Adds sources made at run time: `setup` runs once, on the agent's thread, before the first report. Sources

@@ -18,6 +18,7 @@ use super::Counts;
 use super::clock::{Clock, StepWatch, wall_ns};
 use super::collector::Collector;
 use super::config::Config;
+use super::links::Links;
 use super::outlet::Outlet;
 use super::port::Port;
 use super::wake::Wake;
@@ -26,9 +27,11 @@ use crate::bridge::{Messages, Pump, Recorder};
 use crate::control::ControlSession;
 use crate::conversation;
 use crate::logs::{Logs, Record};
+use crate::machine::register_tcp;
 use crate::metrics::{Periodic, Registry};
-use crate::process::{ProcessFiles, register_process};
+use crate::process::{self, ProcessFiles, register_process};
 use crate::scrape::ScrapeSession;
+use crate::sources;
 use crate::syslog::SyslogQueue;
 
 const MILLISECOND_NS: u64 = 1_000_000;
@@ -69,6 +72,7 @@ pub(super) struct Driver {
     ports: Ports,
     outlet: Option<Outlet>,
     steps: StepWatch,
+    links: Links,
     figures: Rc<Figures>,
 }
 
@@ -102,6 +106,11 @@ impl Driver {
         let recorder = Recorder::new(registry);
         let figures = Rc::new(Figures::default());
         register_process(registry, read_process);
+        match config.heap {
+            Some(stats) => sources::register_heap(registry, None, stats),
+            None => process::register_heap(registry, || read_text("/proc/self/status")),
+        }
+        register_tcp(registry, || read_text("/proc/self/net/snmp"));
         register_own(registry, &figures, &syslog, &messages);
         if let Some(setup) = config.setup {
             setup(registry);
@@ -122,6 +131,7 @@ impl Driver {
             ports,
             outlet: outlet.transpose()?,
             steps: StepWatch::new(clock.now_ns(), wall_ns()),
+            links: Links::default(),
             figures,
         };
         Ok((driver, messages, recorder))
@@ -178,6 +188,7 @@ impl Driver {
             figures.stepped_ns.set(figures.stepped_ns.get() + off_ns);
         }
         figures.sent_messages.set(self.outlet.as_ref().map_or(0, Outlet::sent_messages));
+        self.links.look(self.agent.registry_mut(), now_ns);
         // New metrics are switched before long, also where nobody collects.
         self.agent.registry_mut().adopt();
         self.agent.handle_tick(now_ns, wall_ns);
@@ -242,8 +253,12 @@ fn to_standard_error(record: &Record<'_>) {
 }
 
 fn read_process() -> ProcessFiles {
-    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    ProcessFiles { stat: read("/proc/self/stat"), status: read("/proc/self/status") }
+    ProcessFiles { stat: read_text("/proc/self/stat"), status: read_text("/proc/self/status") }
+}
+
+/// What cannot be read tells nothing.
+fn read_text(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 fn register_own(registry: &mut Registry, figures: &Rc<Figures>, syslog: &SyslogQueue, messages: &Messages) {

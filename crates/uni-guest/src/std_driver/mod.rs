@@ -30,6 +30,7 @@ mod config;
 mod connection;
 mod driver;
 mod flow;
+mod links;
 mod outlet;
 mod port;
 #[cfg(feature = "tls")]
