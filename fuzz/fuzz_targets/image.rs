@@ -1,11 +1,8 @@
-//! Any bytes as an image and its unstripped twin, and any text as a console with a stack trace.
+//! Any bytes as an image and its unstripped twin, and any text as a console with a stack trace; the rules are those of the tests that replay the seeds.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    if let Ok(symbols) = uni_vmm::symbols::Symbols::parse(bytes, bytes) {
-        let _ = symbols.resolve(0x10_0000);
-    }
-    let text = String::from_utf8_lossy(bytes);
-    let _ = uni_vmm::trace::name_addresses(&text, |_| Vec::new());
-    let _ = uni_vmm::trace::unfinished_from(bytes);
-});
+#[path = "../../crates/uni-vmm/tests/any_bytes/mod.rs"]
+#[expect(dead_code, reason = "each target checks one of the rules")]
+mod any_bytes;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| any_bytes::check_image(bytes));

@@ -1,13 +1,7 @@
-//! Any text through the InfluxQL parser and engine, on an empty source: an answer or an error, never a panic.
+//! Any text through the InfluxQL parser and engine; the rules are those of the tests that replay the seeds.
 #![no_main]
 
-use uni_query::memory::MemorySource;
-use uni_query::{Limits, Request, Timestamp};
+#[path = "../../crates/uni-query/tests/any_text/mod.rs"]
+mod any_text;
 
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    let limits = Limits::default();
-    let request = Request { text, db: Some("uni"), now: Timestamp(0), limits, read_only: true };
-    if let Ok(response) = uni_query::execute(&MemorySource::new(), &request) {
-        let _ = response.to_json(None, false);
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| any_text::check_query(bytes));

@@ -1,4 +1,8 @@
-//! Any bytes as a line from QEMU's control socket.
+//! Any bytes as a line from QEMU's control socket; the rules are those of the tests that replay the seeds.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| drop(uni_vmm::qmp::parse_reply(bytes)));
+#[path = "../../crates/uni-vmm/tests/any_bytes/mod.rs"]
+#[expect(dead_code, reason = "each target checks one of the rules")]
+mod any_bytes;
+
+libfuzzer_sys::fuzz_target!(|line: &[u8]| any_bytes::check_reply(line));
