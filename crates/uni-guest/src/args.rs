@@ -10,7 +10,7 @@ use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use uni_wire::control::LogItems;
-use uni_wire::syslog::Format;
+use uni_wire::syslog::{Format, Framing};
 
 use crate::control::Token;
 use crate::logs::Logs;
@@ -48,6 +48,45 @@ pub struct Cidr {
     pub prefix_len: u8,
 }
 
+/// How messages go to the syslog sink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyslogTransport {
+    /// A message a datagram.
+    #[default]
+    Udp,
+    /// TCP, messages counted in octets (RFC 6587).
+    Tcp,
+    /// TCP, messages ended by newlines.
+    TcpNewline,
+    /// TLS (RFC 5425): only where there is an operating system.
+    Tls,
+}
+
+impl SyslogTransport {
+    /// How a message is set off from the next.
+    #[must_use]
+    pub const fn framing(self) -> Framing {
+        match self {
+            Self::Udp => Framing::Datagram,
+            Self::Tcp | Self::Tls => Framing::OctetCounting,
+            Self::TcpNewline => Framing::Newline,
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "udp" => Some(Self::Udp),
+            "tcp" => Some(Self::Tcp),
+            "tcp-newline" => Some(Self::TcpNewline),
+            "tls" => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
+
+/// What `--syslog-transport` takes where there is no TLS.
+const CLEAR_TRANSPORTS: &str = "udp, tcp or tcp-newline";
+
 /// An option that a program adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OptionSpec {
@@ -82,6 +121,8 @@ pub struct Arguments {
     pub syslog: Option<SocketAddrV4>,
     /// `--syslog-format`: how messages are written.
     pub syslog_format: Format,
+    /// `--syslog-transport`: how they go.
+    pub syslog_transport: SyslogTransport,
     /// `--interval`: seconds between two reports.
     pub interval_seconds: u32,
     names_syslog_port: bool,
@@ -102,6 +143,7 @@ impl Default for Arguments {
             metrics_port: Some(DEFAULT_METRICS_PORT),
             syslog: None,
             syslog_format: Format::default(),
+            syslog_transport: SyslogTransport::default(),
             interval_seconds: DEFAULT_INTERVAL_SECONDS,
             names_syslog_port: false,
             logs: Vec::new(),
@@ -115,6 +157,18 @@ impl Arguments {
     #[must_use]
     pub fn extra(&self, name: &str) -> Option<&str> {
         self.extra.iter().rev().find(|(n, _)| *n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// For a program that has no TLS.
+    ///
+    /// # Errors
+    /// `--syslog-transport=tls`.
+    pub fn refuse_tls(&self) -> Result<(), ArgumentsError> {
+        if self.syslog_transport != SyslogTransport::Tls {
+            return Ok(());
+        }
+        let (option, value) = ("--syslog-transport".to_string(), "tls".to_string());
+        Err(ArgumentsError::BadValue { option, value, expected: CLEAR_TRANSPORTS })
     }
 
     /// Moves the syslog sink to `port` if `--syslog` named none: for a transport that has another one.
@@ -160,6 +214,9 @@ impl Arguments {
                 self.syslog = Some(endpoint(value, DEFAULT_SYSLOG_PORT)?);
                 self.names_syslog_port = value.contains(':');
             }
+            "syslog-transport" => {
+                self.syslog_transport = SyslogTransport::from_name(value).ok_or(CLEAR_TRANSPORTS)?;
+            }
             "interval" => self.interval_seconds = interval(value)?,
             _ => {
                 LogItems::parse(value).map_err(|_| "LEVEL or SOURCE:LEVEL, joined by commas")?;
@@ -171,7 +228,7 @@ impl Arguments {
 }
 
 /// Options of every guest: name, what the value is called, help.
-const COMMON: [OptionSpec; 12] = [
+const COMMON: [OptionSpec; 13] = [
     option("name", "NAME", "name in metrics and logs"),
     option("ipv4", "CIDR", "address on the service link"),
     option("ipv4-gateway", "IP", "gateway of the service link"),
@@ -180,8 +237,9 @@ const COMMON: [OptionSpec; 12] = [
     option("monitor-adjust", "PORT", "control port; 2323, 0 for none"),
     option("monitor-token", "TOKEN", "what the control port asks for first"),
     option("metrics-port", "PORT", "Prometheus, on the management link; 9464, 0 for none"),
-    option("syslog", "IP[:PORT]", "syslog sink, UDP; port 514"),
+    option("syslog", "IP[:PORT]", "syslog sink; port 514"),
     option("syslog-format", "FORMAT", "rfc3164, rfc5424 or mirage; rfc3164"),
+    option("syslog-transport", "TRANSPORT", "udp, tcp (octet counting) or tcp-newline; udp"),
     option("interval", "SECONDS", "time between two reports; 10"),
     option("logs", "LEVELS", "log levels, as *:info,dns:debug; also -l"),
 ];

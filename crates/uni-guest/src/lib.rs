@@ -44,6 +44,7 @@ pub mod std_driver;
 mod stripe;
 mod switches;
 pub mod syslog;
+pub mod syslog_stream;
 pub mod timer;
 
 pub use agent::{Action, Agent, AgentFigures, Config};
@@ -59,6 +60,7 @@ pub use scrape::ScrapeSession;
 pub use sink::SinkWatch;
 pub use source::{Field, Graph, SOURCES, Source};
 pub use syslog::SyslogQueue;
+pub use syslog_stream::SyslogStream;
 pub use timer::Timer;
 pub use uni_wire::control::LogLevel;
 

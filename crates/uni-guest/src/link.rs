@@ -69,6 +69,10 @@ impl Link {
         matches!(self.state, State::Connected { .. })
     }
 
+    pub(crate) const fn is_connecting(&self) -> bool {
+        matches!(self.state, State::Connecting { .. })
+    }
+
     /// Since when the connection is up, if it is proved.
     pub(crate) const fn proved_since(&self) -> Option<u64> {
         match self.state {

@@ -12,7 +12,7 @@ use core::cell::RefCell;
 use uni_wire::Timestamp;
 use uni_wire::control::LogLevel;
 use uni_wire::syslog::{Facility, Message, Severity};
-pub use uni_wire::syslog::{Format, MAX_MESSAGE_BYTES};
+pub use uni_wire::syslog::{Format, Framing, MAX_MESSAGE_BYTES};
 
 use crate::logs::Record;
 

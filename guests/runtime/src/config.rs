@@ -21,7 +21,8 @@ const DEFAULT_SERVICE: Address = Address {
 pub(crate) fn read(default_name: &str, options: &[OptionSpec]) -> (Arguments, Vec<MmioSlot>) {
     let mut words = args::split_command_line(boot::command_line());
     let slots = cmdline::take_mmio_slots(&mut words);
-    match args::parse(words.iter().map(|word| word.as_str()), options) {
+    let read = args::parse(words.iter().map(|word| word.as_str()), options);
+    match read.and_then(|arguments| arguments.refuse_tls().map(|()| arguments)) {
         Ok(mut arguments) => {
             if arguments.name == DEFAULT_NAME {
                 arguments.name = default_name.into();

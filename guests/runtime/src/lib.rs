@@ -55,6 +55,8 @@ mod rtc;
 #[cfg(not(test))]
 mod serial;
 #[cfg(not(test))]
+mod syslog_stream;
+#[cfg(not(test))]
 mod system;
 
 #[cfg(not(test))]

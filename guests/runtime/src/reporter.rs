@@ -5,6 +5,7 @@ use crate::clock;
 use crate::exchange::{Buffers, Exchange, Input};
 use crate::network::Network;
 use crate::random::random_seed;
+use crate::syslog_stream::SyslogConnection;
 use crate::unreachable::unreachable_reason;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -13,9 +14,10 @@ use smoltcp::socket::{raw, tcp, udp};
 use smoltcp::time::Duration;
 use smoltcp::wire::{IpProtocol, IpVersion};
 use uni_guest::agent::Action;
+use uni_guest::args::SyslogTransport;
 use uni_guest::control::ControlSession;
 use uni_guest::conversation;
-use uni_guest::syslog::MAX_MESSAGE_BYTES;
+use uni_guest::syslog::{Framing, MAX_MESSAGE_BYTES};
 use uni_guest::{Agent, Arguments, Logs, ScrapeSession, SinkWatch, SyslogQueue};
 
 /// A collector that acknowledges nothing for so long is taken for gone: a new connection finds it sooner than
@@ -53,7 +55,30 @@ pub(crate) struct Reporter {
     collector: Collector,
     control: Vec<Exchange<ControlSession>>,
     scrapes: Vec<Exchange<ScrapeSession>>,
-    syslog: Option<Syslog>,
+    syslog: Option<Outlet>,
+}
+
+/// The way to the syslog sink.
+#[derive(Debug)]
+enum Outlet {
+    Datagrams(Syslog),
+    Stream(SyslogConnection),
+}
+
+impl Outlet {
+    fn new(network: &mut Network, transport: SyslogTransport, watch: SinkWatch, queue: &SyslogQueue) -> Self {
+        match transport.framing() {
+            Framing::Datagram => Self::Datagrams(Syslog::new(network, watch, queue)),
+            framing => Self::Stream(SyslogConnection::new(network, framing, watch, queue)),
+        }
+    }
+
+    fn turn(&mut self, network: &mut Network, now_ns: u64) -> Option<u64> {
+        match self {
+            Self::Datagrams(syslog) => syslog.turn(network, now_ns),
+            Self::Stream(syslog) => syslog.turn(network, now_ns),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -104,7 +129,9 @@ impl Reporter {
             collector: Collector::Away,
             control,
             scrapes,
-            syslog: arguments.syslog.map(|sink| Syslog::new(network, SinkWatch::new(sink, logs), queue)),
+            syslog: arguments.syslog.map(|sink| {
+                Outlet::new(network, arguments.syslog_transport, SinkWatch::new(sink, logs), queue)
+            }),
         }
     }
 
@@ -131,6 +158,9 @@ impl Reporter {
         }
         for place in &mut self.scrapes {
             place.close(network.sockets());
+        }
+        if let Some(Outlet::Stream(syslog)) = &mut self.syslog {
+            syslog.close(network);
         }
         network.sockets().get_mut::<tcp::Socket<'_>>(self.socket).close();
     }

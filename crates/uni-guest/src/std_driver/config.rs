@@ -11,8 +11,6 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use uni_wire::syslog::Framing;
-
 use super::connection::Connection;
 use super::flow::OpenFn;
 #[cfg(feature = "tls")]
@@ -20,27 +18,14 @@ use super::tls::SinkTls;
 #[cfg(feature = "tls")]
 use super::tls_options;
 use crate::agent::DEFAULT_RING_BYTES;
+#[cfg(any(test, feature = "tls"))]
+use crate::args::SyslogTransport;
 use crate::args::{self, Arguments, ArgumentsError, DEFAULT_NAME, OptionSpec};
 use crate::metrics::Registry;
 use crate::sources::HeapStats;
 
 /// A variable is called so, followed by the option in capitals: `UNI_AGENT_MONITOR` for `--monitor`.
 pub const VARIABLE_PREFIX: &str = "UNI_AGENT_";
-
-/// What a process has beside the options of a guest.
-const TRANSPORT: OptionSpec = OptionSpec {
-    name: "syslog-transport",
-    value: Some("TRANSPORT"),
-    help: if cfg!(feature = "tls") {
-        "udp, tcp (octet counting), tcp-newline or tls (port 6514); udp"
-    } else {
-        "udp, tcp (octet counting) or tcp-newline; udp"
-    },
-};
-
-/// What [`TRANSPORT`] takes.
-const TRANSPORTS: &str =
-    if cfg!(feature = "tls") { "udp, tcp, tcp-newline or tls" } else { "udp, tcp or tcp-newline" };
 
 /// Options of a guest that mean nothing to a process.
 const OF_LINKS: [&str; 3] = ["ipv4", "ipv4-gateway", "management-ipv4"];
@@ -54,7 +39,7 @@ const VARIABLES: [&str; 10] = [
     "metrics-port",
     "syslog",
     "syslog-format",
-    TRANSPORT.name,
+    "syslog-transport",
     "interval",
     "logs",
 ];
@@ -66,9 +51,7 @@ type HeapFn = Box<dyn Fn() -> HeapStats + Send>;
 pub struct Config {
     /// Name, collector, interval, ports, token, syslog sink, levels.
     pub arguments: Arguments,
-    /// How messages go to the syslog sink; `Datagram` is UDP.
-    pub syslog_framing: Framing,
-    /// How the syslog sink is spoken to under TLS, for `Framing::OctetCounting`; `None`: in clear text.
+    /// What is said to the syslog sink before `SyslogTransport::Tls` says anything.
     #[cfg(feature = "tls")]
     pub syslog_tls: Option<SinkTls>,
     /// Where the control port listens. Anywhere but on a loopback address it must have a token.
@@ -85,7 +68,6 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("arguments", &self.arguments)
-            .field("syslog_framing", &self.syslog_framing)
             .field("control_ip", &self.control_ip)
             .finish_non_exhaustive()
     }
@@ -97,7 +79,6 @@ impl Config {
     pub fn new(arguments: Arguments) -> Self {
         Self {
             arguments,
-            syslog_framing: Framing::Datagram,
             #[cfg(feature = "tls")]
             syslog_tls: None,
             control_ip: Ipv4Addr::LOCALHOST.into(),
@@ -129,27 +110,24 @@ impl Config {
         variable: impl Fn(&str) -> Option<String>,
         extra: &[OptionSpec],
     ) -> Result<Self, ArgumentsError> {
-        let extra = own_options(extra);
+        let extra = [OWN, extra].concat();
         let mut all = from_variables(variable, &extra)?;
         all.extend(words.iter().skip(1).cloned());
         let mut arguments = args::parse(all.iter().map(String::as_str), &extra)?;
         refuse_links(&arguments)?;
-        let transport =
-            arguments.extra(TRANSPORT.name).map_or(Ok(Transport::Clear(Framing::Datagram)), transport)?;
         if arguments.name == DEFAULT_NAME
             && let Some(name) = words.first().and_then(|word| Path::new(word).file_stem()?.to_str())
         {
             arguments.name = name.to_string();
         }
-        match transport {
-            Transport::Clear(syslog_framing) => Ok(Self { syslog_framing, ..Self::new(arguments) }),
-            #[cfg(feature = "tls")]
-            Transport::Tls => {
-                arguments.set_default_syslog_port(tls_options::DEFAULT_PORT);
-                let syslog_tls = Some(tls_options::read(&arguments)?);
-                Ok(Self { syslog_framing: Framing::OctetCounting, syslog_tls, ..Self::new(arguments) })
-            }
+        #[cfg(feature = "tls")]
+        if arguments.syslog_transport == SyslogTransport::Tls {
+            arguments.set_default_syslog_port(tls_options::DEFAULT_PORT);
+            let syslog_tls = Some(tls_options::read(&arguments)?);
+            return Ok(Self { syslog_tls, ..Self::new(arguments) });
         }
+        arguments.refuse_tls()?;
+        Ok(Self::new(arguments))
     }
 
     /// What opens connections to the syslog sink.
@@ -181,7 +159,7 @@ impl Config {
 /// The usage text of a process with the options `extra`.
 #[must_use]
 pub fn usage(program: &str, extra: &[OptionSpec]) -> String {
-    let text = args::usage(program, &own_options(extra));
+    let text = args::usage(program, &[OWN, extra].concat());
     let is_of_process =
         |line: &&str| !OF_LINKS.iter().any(|name| line.trim_start().starts_with(&format!("--{name}=")));
     let mut text: String = text.split_inclusive('\n').filter(is_of_process).collect();
@@ -194,8 +172,7 @@ fn from_variables(
     extra: &[OptionSpec],
 ) -> Result<Vec<String>, ArgumentsError> {
     let mut words = Vec::new();
-    let of_tls = own_options(&[]).into_iter().map(|spec| spec.name).filter(|name| *name != TRANSPORT.name);
-    for option in VARIABLES.into_iter().chain(of_tls) {
+    for option in VARIABLES.into_iter().chain(OWN.iter().map(|spec| spec.name)) {
         let name = format!("{VARIABLE_PREFIX}{}", option.to_uppercase().replace('-', "_"));
         let Some(value) = variable(&name) else { continue };
         let word = format!("--{option}={value}");
@@ -224,36 +201,11 @@ fn refuse_links(arguments: &Arguments) -> Result<(), ArgumentsError> {
     }
 }
 
-/// How messages go to the sink.
-enum Transport {
-    Clear(Framing),
-    #[cfg(feature = "tls")]
-    Tls,
-}
-
-fn transport(text: &str) -> Result<Transport, ArgumentsError> {
-    match text {
-        "udp" => Ok(Transport::Clear(Framing::Datagram)),
-        "tcp" => Ok(Transport::Clear(Framing::OctetCounting)),
-        "tcp-newline" => Ok(Transport::Clear(Framing::Newline)),
-        #[cfg(feature = "tls")]
-        "tls" => Ok(Transport::Tls),
-        _ => Err(ArgumentsError::BadValue {
-            option: format!("--{}", TRANSPORT.name),
-            value: text.to_string(),
-            expected: TRANSPORTS,
-        }),
-    }
-}
-
-/// The options of a process and of the program.
-fn own_options(extra: &[OptionSpec]) -> Vec<OptionSpec> {
-    let mut all = std::vec![TRANSPORT];
-    #[cfg(feature = "tls")]
-    all.extend(tls_options::OPTIONS);
-    all.extend(extra);
-    all
-}
+/// The options that a process has beside those of a guest: for TLS.
+#[cfg(feature = "tls")]
+const OWN: &[OptionSpec] = &tls_options::OPTIONS;
+#[cfg(not(feature = "tls"))]
+const OWN: &[OptionSpec] = &[];
 
 #[cfg(test)]
 mod tests {
@@ -274,10 +226,10 @@ mod tests {
     fn options_count_more_than_variables_and_the_file_gives_the_name() {
         let variables = [("MONITOR", "10.0.0.1"), ("INTERVAL", "3"), ("SYSLOG_TRANSPORT", "tcp")];
         let config = read("/bin/shop --interval=1 --port=80", &variables).expect("good");
-        let Config { arguments, syslog_framing, .. } = config;
+        let Config { arguments, .. } = config;
         assert_eq!((arguments.name.as_str(), arguments.interval_seconds), ("shop", 1));
         assert_eq!(arguments.monitor.map(|at| at.port()), Some(8094));
-        assert_eq!((arguments.extra("port"), syslog_framing), (Some("80"), Framing::OctetCounting));
+        assert_eq!((arguments.extra("port"), arguments.syslog_transport), (Some("80"), SyslogTransport::Tcp));
         assert_eq!(read("shop", &[("NAME", "till")]).expect("good").arguments.name, "till");
     }
 
@@ -293,7 +245,7 @@ mod tests {
             let line = format!("shop --syslog={sink} --syslog-transport=tls");
             let config = read(&line, &[("SYSLOG_CA", &ca)]).expect("good");
             assert_eq!(config.arguments.syslog.map(|at| at.port()), Some(port), "{sink}");
-            assert!(config.syslog_tls.is_some() && config.syslog_framing == Framing::OctetCounting);
+            assert!(config.syslog_tls.is_some());
         }
         for (line, word) in [
             ("shop --syslog-transport=tls", "needs --syslog-ca"),
@@ -317,7 +269,7 @@ mod tests {
             (
                 "shop --syslog-transport=sctp",
                 [("", "")],
-                "option '--syslog-transport': 'sctp' is not udp, tcp, tcp-newline or tls",
+                "option '--syslog-transport': 'sctp' is not udp, tcp or tcp-newline",
             ),
         ] {
             assert_eq!(read(line, &variables).expect_err(line).to_string(), message);

@@ -93,7 +93,13 @@ impl Driver {
         }
         let outlet = arguments.syslog.map(|sink| {
             logs.add_sink(syslog.sink(unix_seconds));
-            Outlet::new(sink, config.syslog_framing, config.sink_opener(), syslog.clone(), &logs)
+            Outlet::new(
+                sink,
+                arguments.syslog_transport.framing(),
+                config.sink_opener(),
+                syslog.clone(),
+                &logs,
+            )
         });
         let bell = Arc::clone(&wake);
         let (messages, pump) = Messages::with_wake(&logs, MESSAGES, move || bell.ring());

@@ -1,34 +1,29 @@
 //! The way of log messages to a syslog sink: datagrams, or a connection.
 //!
-//! Owns the socket and the messages that are on their way. A message leaves the queue when the network has taken it;
-//! on a connection it is kept until the sink has acknowledged it, and sent again on the next connection if it has not.
+//! Owns the sockets. A message leaves the queue when the network has taken it; on a connection it is kept until the
+//! sink has acknowledged it, which is [`SyslogStream`]'s business.
 
 use alloc::boxed::Box;
 use alloc::string::ToString as _;
 use core::fmt;
 use core::net::SocketAddrV4;
-use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::vec::Vec;
 
 use rustix::event::{PollFd, PollFlags};
-use uni_wire::syslog::{Framing, write_frame};
+use uni_wire::syslog::Framing;
 
 use super::clock::random;
 use super::flow::{Flow, OpenFn};
 use crate::agent::Action;
-use crate::link::Link;
 use crate::logs::Logs;
 use crate::sink::SinkWatch;
 use crate::syslog::SyslogQueue;
+use crate::syslog_stream::SyslogStream;
 
-const SECOND_NS: u64 = 1_000_000_000;
 /// Before the next datagram to a sink that refuses them.
-const REFUSED_PAUSE_NS: u64 = 2 * SECOND_NS;
-/// Most messages sent over TCP and not yet acknowledged; more wait in the queue.
-const MAX_UNACKNOWLEDGED: usize = 256;
+const REFUSED_PAUSE_NS: u64 = 2_000_000_000;
 
 /// See the module's page.
 #[derive(Debug)]
@@ -36,12 +31,11 @@ pub(super) struct Outlet {
     queue: SyslogQueue,
     watch: SinkWatch,
     way: Way,
-    sent_messages: u64,
 }
 
 #[derive(Debug)]
 enum Way {
-    Datagrams { socket: UdpSocket, paused_until_ns: u64 },
+    Datagrams { socket: UdpSocket, paused_until_ns: u64, sent_messages: u64 },
     Stream(Stream),
 }
 
@@ -57,39 +51,44 @@ impl Outlet {
         let way = if framing == Framing::Datagram {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
             socket.set_nonblocking(true)?;
-            Way::Datagrams { socket, paused_until_ns: 0 }
+            Way::Datagrams { socket, paused_until_ns: 0, sent_messages: 0 }
         } else {
-            Way::Stream(Stream::new(framing, open))
+            let state = SyslogStream::new(framing, queue.clone());
+            Way::Stream(Stream { open, state, connection: None })
         };
-        Ok(Self { queue, watch: SinkWatch::new(sink, logs), way, sent_messages: 0 })
+        Ok(Self { queue, watch: SinkWatch::new(sink, logs), way })
     }
 
     /// Sends what can be sent; returns when the next turn is due.
     pub(super) fn turn(&mut self, now_ns: u64) -> Option<u64> {
-        let Self { queue, watch, way, sent_messages } = self;
-        let before = *sent_messages;
+        let before = self.sent_messages();
+        let Self { queue, watch, way } = self;
         let deadline = match way {
-            Way::Datagrams { socket, paused_until_ns } => {
+            Way::Datagrams { socket, paused_until_ns, sent_messages } => {
                 send_datagrams(socket, paused_until_ns, queue, watch, sent_messages, now_ns)
             }
-            Way::Stream(stream) => stream.turn(queue, watch, sent_messages, now_ns),
+            Way::Stream(stream) => stream.turn(watch, now_ns),
         };
-        watch.handle_progress(now_ns, *sent_messages > before, !queue.is_empty(), queue.dropped());
+        let left = self.sent_messages() > before;
+        let Self { queue, watch, .. } = self;
+        watch.handle_progress(now_ns, left, !queue.is_empty(), queue.dropped());
         deadline.into_iter().chain(watch.next_deadline()).min()
     }
 
     /// Messages handed to the network.
     pub(super) const fn sent_messages(&self) -> u64 {
-        self.sent_messages
+        match &self.way {
+            Way::Datagrams { sent_messages, .. } => *sent_messages,
+            Way::Stream(stream) => stream.state.sent_messages(),
+        }
     }
 
     /// Whether all that was logged is out.
     pub(super) fn is_idle(&self) -> bool {
-        let kept = match &self.way {
-            Way::Datagrams { .. } => false,
-            Way::Stream(stream) => !stream.frames.is_empty(),
-        };
-        self.queue.is_empty() && !kept
+        match &self.way {
+            Way::Datagrams { .. } => self.queue.is_empty(),
+            Way::Stream(stream) => stream.state.is_idle(),
+        }
     }
 
     /// Whether waiting a moment may help what is not out yet.
@@ -102,13 +101,12 @@ impl Outlet {
 
     pub(super) fn interest(&self, now_ns: u64) -> Option<PollFd<'_>> {
         match &self.way {
-            Way::Datagrams { socket, paused_until_ns } => (now_ns >= *paused_until_ns
+            Way::Datagrams { socket, paused_until_ns, .. } => (now_ns >= *paused_until_ns
                 && !self.queue.is_empty())
             .then(|| PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT)),
-            Way::Stream(stream) => stream.connection.as_ref().map(|connection| {
-                let has_more = stream.has_room() && !self.queue.is_empty();
-                connection.interest(has_more || stream.written < stream.bytes.len())
-            }),
+            Way::Stream(stream) => {
+                stream.connection.as_ref().map(|connection| connection.interest(stream.state.has_more()))
+            }
         }
     }
 }
@@ -154,125 +152,50 @@ fn send_datagram(socket: &UdpSocket, sink: SocketAddrV4, message: &[u8]) -> io::
 
 /// Messages on a connection.
 struct Stream {
-    framing: Framing,
     open: OpenFn,
-    link: Link,
+    state: SyslogStream,
     connection: Option<Box<dyn Flow>>,
-    /// Framed messages that are being sent or not yet acknowledged, and the length of each.
-    bytes: Vec<u8>,
-    frames: VecDeque<usize>,
-    /// How many of the bytes this connection took.
-    written: usize,
 }
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { framing, link, connection, frames, .. } = self;
-        f.debug_struct("Stream")
-            .field("framing", framing)
-            .field("link", link)
-            .field("connection", connection)
-            .field("frames", &frames.len())
-            .finish_non_exhaustive()
+        let Self { state, connection, .. } = self;
+        f.debug_struct("Stream").field("state", state).field("connection", connection).finish_non_exhaustive()
     }
 }
 
 impl Stream {
-    const fn new(framing: Framing, open: OpenFn) -> Self {
-        Self {
-            framing,
-            open,
-            link: Link::new(),
-            connection: None,
-            bytes: Vec::new(),
-            frames: VecDeque::new(),
-            written: 0,
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.frames.len() < MAX_UNACKNOWLEDGED
-    }
-
-    fn turn(
-        &mut self,
-        queue: &SyslogQueue,
-        watch: &mut SinkWatch,
-        sent_messages: &mut u64,
-        now_ns: u64,
-    ) -> Option<u64> {
-        let waits = self.written < self.bytes.len() || !queue.is_empty();
-        let result = match self.link.poll_action(now_ns, waits) {
+    fn turn(&mut self, watch: &mut SinkWatch, now_ns: u64) -> Option<u64> {
+        let result = match self.state.poll_action(now_ns) {
             Action::Connect => (self.open)(watch.sink()).map(|connection| {
                 self.connection = Some(connection);
             }),
             Action::Close => Err(io::Error::other("it takes nothing")),
             Action::None => Ok(()),
         };
-        if let Err(error) = result.and_then(|()| self.carry(queue, sent_messages, now_ns)) {
+        if let Err(error) = result.and_then(|()| self.carry(now_ns)) {
             watch.handle_unreachable(now_ns, &error.to_string());
             self.connection = None;
-            self.written = 0;
-            self.link.handle_disconnected(now_ns, random());
+            self.state.handle_disconnected(now_ns, random());
         }
-        // What is acknowledged in between wakes nobody.
-        let look_again = (self.connection.is_some() && !self.frames.is_empty()).then(|| now_ns + SECOND_NS);
-        self.link.next_deadline().into_iter().chain(look_again).min()
+        self.state.next_deadline(now_ns)
     }
 
-    fn carry(&mut self, queue: &SyslogQueue, sent_messages: &mut u64, now_ns: u64) -> io::Result<()> {
+    fn carry(&mut self, now_ns: u64) -> io::Result<()> {
         let Some(connection) = &mut self.connection else { return Ok(()) };
         if connection.follow()? {
-            self.link.handle_connected(now_ns);
+            self.state.handle_connected(now_ns);
         }
         if !connection.is_open() {
             return Ok(());
         }
-        loop {
-            if self.written == self.bytes.len() {
-                let (bytes, framing) = (&mut self.bytes, self.framing);
-                let before = bytes.len();
-                let has_room = self.frames.len() < MAX_UNACKNOWLEDGED;
-                if !has_room
-                    || !queue.send_one(|message| {
-                        write_frame(framing, message, bytes);
-                        true
-                    })
-                {
-                    break;
-                }
-                *sent_messages += 1;
-                self.frames.push_back(self.bytes.len() - before);
-            }
-            match connection.send(self.bytes.get(self.written..).unwrap_or_default())? {
+        while let Some(bytes) = self.state.poll_transmit() {
+            match connection.send(bytes)? {
                 0 => break,
-                sent => {
-                    self.written += sent;
-                    self.link.handle_progress();
-                }
+                sent => self.state.handle_sent(sent),
             }
         }
-        let unacknowledged = connection.unacknowledged();
-        if unacknowledged < self.written {
-            self.link.handle_acknowledged();
-        }
-        // What a young connection acknowledges, nobody may have read.
-        if !self.link.is_unread(now_ns) {
-            self.forget(self.written.saturating_sub(unacknowledged));
-        }
+        self.state.handle_unacknowledged(now_ns, connection.unacknowledged());
         Ok(())
-    }
-
-    /// Lets go of whole messages within the first `certain` bytes.
-    fn forget(&mut self, certain: usize) {
-        let mut end = 0;
-        while let Some(frame) = self.frames.front()
-            && end + frame <= certain
-        {
-            end += frame;
-            self.frames.pop_front();
-        }
-        self.bytes.drain(..end);
-        self.written -= end;
     }
 }

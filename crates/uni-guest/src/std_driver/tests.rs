@@ -1,12 +1,12 @@
 //! The driver with real peers on loopback.
 
 use super::*;
-use crate::args::Arguments;
+use crate::args::{Arguments, SyslogTransport};
 use crate::metrics::Periodic;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::string::{String, ToString as _};
-use uni_wire::syslog::{Deframer, Framing};
+use uni_wire::syslog::Deframer;
 
 /// How long a peer waits for what must come; only a broken driver makes a test take so long.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -216,11 +216,11 @@ fn a_sink_that_refuses_gets_its_messages_when_it_is_back() {
 
 #[test]
 fn messages_cross_a_broken_stream_in_both_framings() {
-    for framing in [Framing::OctetCounting, Framing::Newline] {
+    for transport in [SyslogTransport::Tcp, SyslogTransport::TcpNewline] {
         let (sink, address) = listener();
         let mut config = quiet();
         config.arguments.syslog = Some(address);
-        config.syslog_framing = framing;
+        config.arguments.syslog_transport = transport;
         let handle = Reporting::start(config).expect("a start");
         // Taken and closed at once: what was sent was read by nobody.
         drop(accept(&sink));
@@ -237,7 +237,7 @@ fn messages_cross_a_broken_stream_in_both_framings() {
                 messages.push(String::from_utf8_lossy(message).into_owned());
             });
         }
-        assert!(messages.iter().any(|message| message.ends_with("shop: one")), "{framing:?}: {messages:?}");
+        assert!(messages.iter().any(|message| message.ends_with("shop: one")), "{transport:?}: {messages:?}");
         handle.stop();
     }
 }

@@ -18,7 +18,7 @@ const KEY: &str = "syslog-key";
 const NAME: &str = "syslog-tls-name";
 
 pub(super) const OPTIONS: [OptionSpec; 4] = [
-    option(CA, "FILE", "who signs the syslog sink's certificate, PEM; for tls"),
+    option(CA, "FILE", "for --syslog-transport=tls (port 6514): who signs the sink's certificate, PEM"),
     option(CERT, "FILE", "certificate to show to the sink, PEM; none"),
     option(KEY, "FILE", "its private key, PEM"),
     option(NAME, "NAME", "whom the sink's certificate must name; its address"),
