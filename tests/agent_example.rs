@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use black_box::control::{control, until_answering};
+use black_box::control::{asks_too_fast, control, says_everything, until_answering};
 use black_box::line_sink::{LineSink, measurement};
 use black_box::rsyslog::Rsyslogd;
 use black_box::{Daemon, bin_dir, eventually, free_port, free_udp_port};
@@ -207,6 +207,25 @@ fn commands_on_the_control_port_take_effect() -> anyhow::Result<()> {
     let messages = until_message(&sink, "cannot answer")?;
     ensure!(!messages.iter().any(|message| message.contains("no such page")), "below error: {messages:?}");
     Ok(())
+}
+
+#[test]
+fn every_command_is_answered_and_too_many_are_not() -> anyhow::Result<()> {
+    let collector = LineSink::start(0)?;
+    let agent = Agent::start(&format!("127.0.0.1:{}", collector.port()), &["--interval=1"])?;
+    // the links of the machine are found with the first report
+    eventually("a link", || {
+        ensure!(control(agent.control_port, "mnet")?.starts_with("ok: net:enabled"), "no link");
+        Ok(())
+    })?;
+    says_everything(agent.control_port)?;
+    asks_too_fast(agent.control_port)?;
+    eventually("the refusals to be counted", || {
+        let lines = collector.lines();
+        let told = lines.iter().rev().find(|line| measurement(line) == "agent").context("no point")?;
+        ensure!(told.contains("refused_commands=") && !told.contains("refused_commands=0i"), "{told}");
+        Ok(())
+    })
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use black_box::by_hand::{MACHINES, OnMachine, Qemu};
-use black_box::control::control;
+use black_box::control::{asks_too_fast, control, says_everything, until_answering};
+use black_box::prometheus::Prometheus;
 use black_box::{PATIENCE, eventually, free_port, free_udp_port};
 
 /// Runs one test on every machine.
@@ -98,6 +99,65 @@ fn the_control_port_answers_and_changes_what_is_sent() -> anyhow::Result<()> {
         ensure!(control(port, "x")?.starts_with("error: "), "unknown command");
         Ok(())
     })
+}
+
+#[test]
+fn every_command_is_answered_and_too_many_are_not() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let port = free_port()?;
+    let _qemu = boot(dir.path(), MACHINES[0], "http", port, ADDRESSES)?;
+    until_answering(port)?;
+    says_everything(port)?;
+    asks_too_fast(port)
+}
+
+#[test]
+fn a_real_prometheus_asks_on_the_management_link() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let (control, metrics) = (free_port()?, free_port()?);
+    let management = format!(
+        "net=10.0.3.0/24,hostfwd=tcp:127.0.0.1:{control}-:2323,hostfwd=tcp:127.0.0.1:{metrics}-:9464"
+    );
+    let _qemu = Qemu::boot(dir.path(), MACHINES[0], "http", &management, ADDRESSES)?;
+    until_answering(control)?;
+    let config = format!(
+        "scrape_configs:\n  - job_name: guest\n    static_configs:\n      - targets: ['127.0.0.1:{metrics}']\n"
+    );
+    let prometheus = Prometheus::start(dir.path(), &config)?;
+    eventually("the guest's figures", || {
+        ensure!(prometheus.ask("up")? > 0.5, "it does not answer");
+        let heap_bytes = prometheus.ask("heap_bytes{vm=\"web\"}")?;
+        ensure!(heap_bytes > 1e6, "{heap_bytes}");
+        Ok(())
+    })
+}
+
+#[test]
+fn messages_wait_for_a_syslog_sink_over_tcp() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    for (transport, start) in
+        [("tcp", &b"dd <30>"[..]), ("tcp-newline", b"<30>MMM DD dd:dd:dd web runtime: ")]
+    {
+        let port = free_port()?;
+        let args = format!(
+            "{ADDRESSES} --syslog=10.0.3.2:{port} --syslog-transport={transport} --syslog-format=rfc3164"
+        );
+        let qemu = boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
+        qemu.wait_for(&format!(
+            "[WARNING] [syslog] syslog sink 10.0.3.2:{port} is not reachable: connection"
+        ))?;
+        let sink = TcpListener::bind(("127.0.0.1", port))?;
+        // taken and closed at once: nobody has read what was sent
+        drop(sink.accept()?);
+        let (mut stream, _) = sink.accept()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut bytes = [0; 256];
+        stream.read_exact(&mut bytes[..64])?;
+        ensure!(has_shape(&bytes[..64], start), "{transport}: {}", bytes.escape_ascii());
+    }
+    let qemu =
+        boot(dir.path(), MACHINES[0], "hello", free_port()?, "--syslog=10.0.3.2 --syslog-transport=tls")?;
+    qemu.wait_for("option '--syslog-transport': 'tls' is not udp, tcp or tcp-newline")
 }
 
 #[test]

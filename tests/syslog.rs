@@ -134,26 +134,30 @@ fn rsyslogd_forwards_over_both_transports() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_guest_writes_to_rsyslogd_in_both_formats() -> anyhow::Result<()> {
+fn a_guest_writes_to_rsyslogd_in_both_formats_over_every_transport() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
-    for format in ["rfc3164", "rfc5424"] {
-        let port = free_udp_port()?;
+    let ways = [("rfc3164", "udp"), ("rfc5424", "udp"), ("rfc3164", "tcp-newline"), ("rfc5424", "tcp")];
+    for (format, transport) in ways {
+        let (input, port) =
+            if transport == "udp" { ("imudp", free_udp_port()?) } else { ("imtcp", free_port()?) };
         let sink = Rsyslogd::start(
             dir.path(),
             &format!(
-                "module(load=\"imudp\")\ninput(type=\"imudp\" address=\"127.0.0.1\" port=\"{port}\")\n\
+                "module(load=\"{input}\")\ninput(type=\"{input}\" address=\"127.0.0.1\" port=\"{port}\")\n\
                  template(name=\"parts\" type=\"string\" \
                  string=\"%syslogfacility-text%.%syslogseverity-text%|%hostname%|%app-name%|%timereported:::date-rfc3339%|%msg:::sp-if-no-1st-sp%%msg%\\n\")\n\
                  action(type=\"omfile\" file=\"DIR/out\" template=\"parts\")\n"
             ),
         )?;
-        let args = format!("{ADDRESSES} --syslog=10.0.3.2:{port} --syslog-format={format}");
+        let args = format!(
+            "{ADDRESSES} --syslog=10.0.3.2:{port} --syslog-format={format} --syslog-transport={transport}"
+        );
         let management = format!("net=10.0.3.0/24,hostfwd=tcp:127.0.0.1:{}-:2323", free_port()?);
         let _guest = Qemu::boot(dir.path(), MACHINES[0], "hello", &management, &args)?;
         eventually("messages of the guest in rsyslogd's file", || {
             let out = sink.written("out");
             let line = out.lines().find(|line| line.starts_with("daemon.info|web|runtime|"));
-            let line = line.with_context(|| format!("{format}: {out}"))?;
+            let line = line.with_context(|| format!("{format} {transport}: {out}"))?;
             let parts: Vec<&str> = line.split('|').collect();
             ensure!(parts.len() == 5 && parts[3].starts_with("20") && parts[4].len() > 5, "{format}: {line}");
             Ok(())
