@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use black_box::by_hand::{MACHINES, OnMachine, Qemu};
 use black_box::control::{asks_too_fast, control, says_everything, until_answering};
+use black_box::line_sink::LineSink;
 use black_box::prometheus::Prometheus;
 use black_box::{PATIENCE, eventually, free_port, free_udp_port};
 
@@ -130,6 +131,40 @@ fn a_real_prometheus_asks_on_the_management_link() -> anyhow::Result<()> {
         ensure!(heap_bytes > 1e6, "{heap_bytes}");
         Ok(())
     })
+}
+
+#[test]
+fn an_interval_is_one_segment_where_it_fits() -> anyhow::Result<()> {
+    /// What a frame of Ethernet carries of a TCP segment without options.
+    const SEGMENT_BYTES: usize = 1460;
+    let dir = tempfile::tempdir()?;
+    let collector = LineSink::start(0)?;
+    let args = format!("{ADDRESSES} --interval=1 --monitor=10.0.3.2:{}", collector.port());
+    let qemu = boot(dir.path(), MACHINES[0], "hello", free_port()?, &args)?;
+    let time = |line: &str| line.trim_end().rsplit(' ').next().unwrap_or_default().to_owned();
+    eventually("five intervals", || {
+        let mut times: Vec<_> = collector.lines().iter().map(|line| time(line)).collect();
+        times.dedup();
+        ensure!(times.len() > 5, "{times:?}");
+        Ok(())
+    })?;
+    let segments = qemu.segments_to(collector.port());
+    let texts: Vec<_> = segments.iter().map(|segment| String::from_utf8_lossy(segment)).collect();
+    let whole = texts.concat();
+    // the first may be what waited for the connection
+    let mut times: Vec<_> = whole.lines().map(time).collect();
+    times.dedup();
+    for of in &times[1..5] {
+        let interval: String = whole.split_inclusive('\n').filter(|line| time(line) == *of).collect();
+        let carrying = texts.iter().filter(|text| text.lines().any(|line| time(line) == *of)).count();
+        ensure!(
+            interval.len() <= SEGMENT_BYTES,
+            "the interval of a small guest is {} bytes: {interval}",
+            interval.len()
+        );
+        ensure!(carrying == 1, "{} bytes in {carrying} segments: {texts:#?}", interval.len());
+    }
+    Ok(())
 }
 
 #[test]

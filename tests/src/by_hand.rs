@@ -36,6 +36,7 @@ pub struct Qemu {
     child: Child,
     console: std::path::PathBuf,
     qmp: std::path::PathBuf,
+    frames: std::path::PathBuf,
 }
 
 impl Qemu {
@@ -51,7 +52,7 @@ impl Qemu {
         args: &str,
     ) -> anyhow::Result<Self> {
         let dir = tempfile::tempdir_in(dir)?.keep();
-        let (console, qmp) = (dir.join("console"), dir.join("qmp"));
+        let (console, qmp, frames) = (dir.join("console"), dir.join("qmp"), dir.join("frames"));
         let card = |link, mac| format!("{},netdev={link},mac={mac}{}", on.card, on.card_options);
         let child = Command::new("qemu-system-x86_64")
             .args(["-M", on.machine, "-accel", "tcg", "-cpu", "max", "-m", "32M"])
@@ -62,19 +63,39 @@ impl Qemu {
             .args(["-netdev", "user,id=service", "-device", &card("service", "02:75:6e:00:00:01")])
             .args(["-netdev", &format!("user,id=management,{management}")])
             .args(["-device", &card("management", "02:75:6e:01:00:01")])
+            .args(["-object", &format!("filter-dump,id=dump,netdev=management,file={}", frames.display())])
             .arg("-kernel")
             .arg(guest(image))
             .args(["-append", args])
             .stdin(Stdio::null())
             .spawn()
             .context("start qemu-system-x86_64")?;
-        Ok(Self { child, console, qmp })
+        Ok(Self { child, console, qmp, frames })
     }
 
     /// What the guest has written to its console so far.
     #[must_use]
     pub fn console(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.console).unwrap_or_default()).into_owned()
+    }
+
+    /// The payloads of the TCP segments that the guest has sent to `port` over the management link so far, each once, in
+    /// the order of the stream.
+    #[must_use]
+    pub fn segments_to(&self, port: u16) -> Vec<Vec<u8>> {
+        let dump = std::fs::read(&self.frames).unwrap_or_default();
+        let mut segments = std::collections::BTreeMap::new();
+        // pcap: a header of 24 bytes, then for each frame 16 bytes, the length at 8
+        let mut rest = dump.get(24..).unwrap_or_default();
+        while let Some((head, after)) = rest.split_at_checked(16) {
+            let length = u32::from_le_bytes([head[8], head[9], head[10], head[11]]) as usize;
+            let Some((frame, after)) = after.split_at_checked(length) else { break };
+            if let Some((number, payload)) = segment_to(frame, port) {
+                segments.insert(number, payload.to_vec());
+            }
+            rest = after;
+        }
+        segments.into_values().collect()
     }
 
     /// Waits for `text` on the console.
@@ -129,4 +150,15 @@ impl Drop for Qemu {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The sequence number and payload of an Ethernet frame, if it is a TCP segment to `port` with a payload.
+fn segment_to(frame: &[u8], port: u16) -> Option<(u32, &[u8])> {
+    let packet = frame.get(14..).filter(|packet| packet.len() >= 20 && frame[12..14] == [8, 0])?;
+    let whole = packet.get(..usize::from(u16::from_be_bytes([packet[2], packet[3]])))?;
+    let segment = whole.get(usize::from(packet[0] & 15) * 4..).filter(|_| packet[9] == 6)?;
+    let to = u16::from_be_bytes([*segment.get(2)?, *segment.get(3)?]);
+    let number = u32::from_be_bytes(segment.get(4..8)?.try_into().ok()?);
+    let payload = segment.get(usize::from(segment.get(12)? >> 4) * 4..)?;
+    (to == port && !payload.is_empty()).then_some((number, payload))
 }
