@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Which of a guest's settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum ControlKind {
     /// Log levels.
     Logs,
@@ -38,6 +39,7 @@ pub struct ControlParams {
 
 /// A text that no `Debug` shows.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Secret(pub String);
 
 impl fmt::Debug for Secret {
@@ -75,6 +77,32 @@ pub struct Control {
     /// Why both are empty: the guest does not run, or has no control port. Left out when they are not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,
+    /// The guest tells nothing to who does not give its own token (`--monitor-token`). Left out if false.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_token: bool,
+    /// Whether the daemon lets the page change it (`--ui-control`).
+    #[serde(default)]
+    pub can_change: bool,
+}
+
+/// A change asked for on the page.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ControlChange {
+    /// What to change.
+    pub kind: ControlKind,
+    /// The change as the guest's control port has it after `L` or `M`, such as `http:debug` or `gc:off`; nothing: only show.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(max_length = 1024))]
+    pub spec: Option<String>,
+    /// Seconds that the change lasts; nothing: until the next one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86400))]
+    pub for_seconds: Option<u32>,
+    /// The guest's own token, where it wants one. Never kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
 }
 
 /// One log source.

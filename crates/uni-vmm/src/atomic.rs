@@ -9,7 +9,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Writes `contents` durably to `dir/name`, readable by the owner only.
-pub(crate) fn write(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// What the file system says; what was there before then stays.
+pub fn write(dir: &Path, name: &str, contents: &[u8]) -> io::Result<()> {
     replace(dir, name, contents, File::sync_all)?;
     File::open(dir)?.sync_all()
 }
@@ -38,8 +41,9 @@ pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
 
 /// Reads at most `limit` bytes of a small file.
 ///
-/// A longer file is an error: it is not what we wrote.
-pub(crate) fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+/// # Errors
+/// What the file system says. A longer file is an error too: it is not what we wrote.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut contents = Vec::new();
     File::open(path)?.take(limit + 1).read_to_end(&mut contents)?;
     if contents.len() as u64 > limit {

@@ -11,7 +11,7 @@
 //! of these may happen when, and [`record::RecordStore`] what is remembered.
 
 pub mod accel;
-mod atomic;
+pub mod atomic;
 pub mod cgroup;
 pub mod console;
 pub mod elf;

@@ -71,6 +71,10 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
+    /// Let the page change guests' log levels and metrics; with --token-file, since whoever changes must give the token
+    #[arg(long)]
+    ui_control: bool,
+
     /// Send what is measured of the VMs from outside to this Influx line protocol listener too; the port is 8094
     /// if none is named
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -163,6 +167,8 @@ pub(crate) struct Config {
     pub(crate) collector: Option<Collector>,
     pub(crate) vm_store: VmStore,
     pub(crate) access: Access,
+    /// Whether guests may be changed from the page.
+    pub(crate) ui_control: bool,
     pub(crate) influx: Option<Influx>,
     pub(crate) interval: Duration,
     pub(crate) retention: Option<Duration>,
@@ -232,6 +238,17 @@ impl Flags {
     /// Says which flag was wrong, what it held and what it may hold.
     pub(crate) fn resolve(self) -> anyhow::Result<Config> {
         let access = Access { tls: self.tls_cert.zip(self.tls_key), token_file: self.token_file };
+        if self.ui_control && access.token_file.is_none() {
+            anyhow::bail!(
+                "--ui-control: needs a token, or anyone on this host could change guests; give --token-file FILE, whose \
+                 first line is the token (`openssl rand -hex 32`)"
+            );
+        }
+        if self.ui_control && self.ui_addr.is_empty() {
+            anyhow::bail!(
+                "--ui-control: there is no page to change guests from; give --ui-addr 127.0.0.1:PORT"
+            );
+        }
         let http_address = |flag, text: &str| http_address(flag, text, access.is_guarded());
         let influx = self.influx.as_deref().map(influx_target).transpose()?.map(|(host, port)| Influx {
             host,
@@ -252,6 +269,7 @@ impl Flags {
             collector: collector(&self.trace_addr)?,
             vm_store: self.vm_store,
             access,
+            ui_control: self.ui_control,
             influx,
             interval: self.interval,
             retention: self.retention,

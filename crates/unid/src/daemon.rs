@@ -153,6 +153,8 @@ async fn serve(
     listeners.announce();
 
     let shutdown = Arc::new(Notify::new());
+    let guests = Arc::new(GuestControl::default());
+    guests.take_over(&manager);
     let app = Arc::new(App {
         storage: Arc::clone(&storage),
         ingest: Arc::clone(&ingest),
@@ -162,8 +164,9 @@ async fn serve(
         limits: Arc::default(),
         peers,
         registry: Arc::clone(&registry),
+        guests: Arc::clone(&guests),
+        ui_control: config.ui_control,
     });
-    let guests = Arc::new(GuestControl::default());
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),
         guests: Arc::clone(&guests),
@@ -206,7 +209,7 @@ async fn serve(
     let outcome = until_stopped(&shutdown).await;
     tracing::info!(running = app.manager.running().len(), "unid shutting down; running VMs go on");
     tasks.shutdown().await;
-    guests.tell_lost();
+    guests.tell_lost(&app.manager);
     sampler.stop();
     if let Some(push) = push {
         push.finish().await;

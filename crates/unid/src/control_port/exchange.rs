@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::error::TrySendError;
@@ -41,6 +41,18 @@ impl Guest {
     /// The control port of a VM, without a token.
     pub(crate) fn of(vm: Arc<Vm>) -> Self {
         Self { place: Place::Vm(vm), token: None }
+    }
+
+    /// The same, asked with the token that the guest wants.
+    ///
+    /// # Errors
+    /// When it can be none: a line of its own would be a command.
+    pub(crate) fn with_token(self, token: Option<Secret>) -> anyhow::Result<Self> {
+        ensure!(
+            token.as_ref().is_none_or(|Secret(token)| !token.is_empty() && !token.contains(['\r', '\n'])),
+            "the guest's token is empty or has several lines"
+        );
+        Ok(Self { token, ..self })
     }
 
     /// The VM's name, or the address.

@@ -3,7 +3,9 @@
 //! Owns what makes up a change: the check before it, its audit line and event, and its end if it has one. How bytes come
 //! to a guest is [`exchange`]'s business; who may ask is the control socket's.
 
+mod change;
 mod exchange;
+mod pending;
 mod reply;
 mod restore;
 
@@ -16,13 +18,14 @@ use tokio::task::AbortHandle;
 use uni_api::guest::{
     Control, ControlAnswer, ControlKind, ControlParams, LogSource, MetricSource, SourceState,
 };
-use uni_wire::control::{Command, ControlError, LogTarget, MAX_LIMIT_SECONDS, MetricTarget, parse_command};
 
+use self::change::Change;
 pub(crate) use self::exchange::Guest;
 use self::exchange::Place;
+use self::pending::Stored;
 use self::reply::{Reply, escaped};
-use self::restore::{States, letter};
-use crate::vms::Manager;
+use self::restore::States;
+use crate::vms::{Manager, Vm};
 
 /// Changes that wait for their end at one time.
 const MAX_PENDING: usize = 256;
@@ -32,6 +35,11 @@ const RESTORE_AGAIN: Duration = Duration::from_secs(5);
 
 /// In the help of a guest that ends changes by itself, as those of `uni-guest` do.
 const LIMITS_ITSELF: &str = "@TIME";
+
+/// A guest that answers only who knows its `--monitor-token`.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} wants a token, and this is none or a wrong one; give it with --token-file")]
+struct TokenWanted(String);
 
 /// A guest's log levels or metrics: what changes and ends together.
 type Key = (String, ControlKind);
@@ -45,21 +53,8 @@ pub(crate) struct GuestControl {
 /// A change that unid has to end.
 #[derive(Debug)]
 struct Pending {
-    before: States,
-    command: String,
+    change: Stored,
     timer: AbortHandle,
-}
-
-/// A change that was checked.
-#[derive(Debug)]
-struct Change {
-    kind: ControlKind,
-    spec: String,
-    /// The sources it names.
-    names: Vec<String>,
-    /// Whether the guest could end all of it by itself.
-    limitable: bool,
-    for_seconds: Option<u32>,
 }
 
 impl GuestControl {
@@ -99,14 +94,19 @@ impl GuestControl {
             "{MAX_PENDING} changes wait for their end already; leave out --for, or wait"
         );
         let command = change.command(by_guest);
+        // before it is made: a daemon that is killed in between ends it all the same
+        let earlier = match by_unid {
+            Some(seconds) => self.end_later(guest, kind, guest.ending(before, &command, seconds))?,
+            None => None,
+        };
         let applied = apply(guest, kind, &command).await;
         audit(guest, &command, by, change.for_seconds, applied.as_ref().err());
-        applied?;
-        // what is in force now, even if it cannot be asked any more, ends in its time
-        match by_unid {
-            Some(seconds) => self.end_later(guest, kind, before, command, seconds),
-            None => self.forget(&key(guest, kind)),
+        match (&applied, change.for_seconds) {
+            (Ok(()), None) => self.forget(guest, kind),
+            (Err(_), Some(_)) if by_unid.is_some() => self.put_back(guest, kind, earlier),
+            _ => {}
         }
+        applied?;
         list(guest, kind).await.context("the change is made, but what is in force now cannot be shown")
     }
 
@@ -114,46 +114,71 @@ impl GuestControl {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends a change in `seconds`. Where one is pending already, its end moves, and what was before the first comes back.
+    /// Ends a change at its time, here or in a daemon that comes back. It takes the place of one that is pending already,
+    /// which it gives back: of changes that follow each other, what was before the first is to come back.
     fn end_later(
         self: &Arc<Self>,
         guest: &Guest,
         kind: ControlKind,
-        before: States,
-        command: String,
-        seconds: u32,
-    ) {
-        let key = key(guest, kind);
+        mut change: Stored,
+    ) -> anyhow::Result<Option<Stored>> {
+        let earlier = self.lock().get(&key(guest, kind)).map(|earlier| earlier.change.clone());
+        if let Some(earlier) = &earlier {
+            change.before.clone_from(&earlier.before);
+        }
+        self.arm(guest, kind, change.clone());
+        if let Err(error) = guest.keep(kind, &change) {
+            self.put_back(guest, kind, earlier);
+            return Err(error);
+        }
+        Ok(earlier)
+    }
+
+    fn arm(self: &Arc<Self>, guest: &Guest, kind: ControlKind, change: Stored) {
+        let left = change.left();
         let mut pending = self.lock();
-        let earlier = pending.remove(&key);
-        let before = earlier.map_or(before, |earlier| {
-            earlier.timer.abort();
-            earlier.before
-        });
-        let (this, guest) = (Arc::clone(self), guest.clone());
+        let (this, of) = (Arc::clone(self), guest.clone());
         // the map is locked: the timer finds its entry
         let timer = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_secs(seconds.into())).await;
-            this.end(&guest, kind).await;
+            tokio::time::sleep(left).await;
+            this.end(&of, kind).await;
         });
-        pending.insert(key, Pending { before, command, timer: timer.abort_handle() });
+        let change = Pending { change, timer: timer.abort_handle() };
+        if let Some(earlier) = pending.insert(key(guest, kind), change) {
+            earlier.timer.abort();
+        }
+    }
+
+    /// A change that failed leaves the one that it was to take the place of.
+    fn put_back(self: &Arc<Self>, guest: &Guest, kind: ControlKind, earlier: Option<Stored>) {
+        let Some(earlier) = earlier else { return self.forget(guest, kind) };
+        self.arm(guest, kind, earlier.clone());
+        if let Err(error) = guest.keep(kind, &earlier) {
+            let (guest, err) = (guest.name(), format!("{error:#}"));
+            tracing::warn!(guest, err, "a change that was made for a time ends only if unid lasts");
+        }
     }
 
     /// A change without an end makes all of its kind last.
-    fn forget(&self, key: &Key) {
-        if let Some(pending) = self.lock().remove(key) {
+    fn forget(&self, guest: &Guest, kind: ControlKind) {
+        // the file goes while the map is locked, so that it is not that of the next change
+        let mut pending = self.lock();
+        if let Some(pending) = pending.remove(&key(guest, kind)) {
             pending.timer.abort();
         }
+        guest.unkeep(kind);
     }
 
+    /// Ends a change whose time is over. It stays in the map meanwhile: who changes the guest now takes its place.
     async fn end(&self, guest: &Guest, kind: ControlKind) {
-        let Some(Pending { before, .. }) = self.lock().remove(&key(guest, kind)) else { return };
-        if guest.is_down() {
-            return;
-        }
+        let key = key(guest, kind);
+        let Some(before) = self.lock().get(&key).map(|pending| pending.change.before.clone()) else { return };
         for tries in 1..=RESTORE_TRIES {
+            if guest.is_down() {
+                break;
+            }
             match bring_back(guest, kind, &before).await {
-                Ok(()) => return,
+                Ok(()) => break,
                 Err(error) if tries == RESTORE_TRIES => {
                     let err = format!("{error:#}");
                     tracing::warn!(
@@ -165,14 +190,81 @@ impl GuestControl {
                 Err(_) => tokio::time::sleep(RESTORE_AGAIN).await,
             }
         }
+        let mut pending = self.lock();
+        let is_mine = |pending: &Pending| Some(pending.timer.id()) == tokio::task::try_id();
+        if pending.get(&key).is_some_and(is_mine) {
+            pending.remove(&key);
+            guest.unkeep(kind);
+        }
     }
 
-    /// Says in the log which changes will not end, because the daemon does.
-    pub(crate) fn tell_lost(&self) {
-        for ((guest, _), Pending { command, timer, .. }) in std::mem::take(&mut *self.lock()) {
+    /// Takes over the changes that an earlier daemon was to end: those that are late end at once.
+    pub(crate) fn take_over(self: &Arc<Self>, manager: &Manager) {
+        for vm in manager.all() {
+            for kind in [ControlKind::Logs, ControlKind::Metrics] {
+                match pending::load(&vm, kind) {
+                    Ok(Some(stored)) => self.resume(&vm, kind, stored),
+                    Ok(None) => pending::remove(&vm, kind),
+                    Err(error) => {
+                        let (name, err) = (vm.name(), format!("{error:#}"));
+                        tracing::warn!(
+                            vm = name,
+                            err,
+                            "a change that was made for a time stays: its record is damaged"
+                        );
+                        pending::remove(&vm, kind);
+                    }
+                }
+            }
+        }
+    }
+
+    fn resume(self: &Arc<Self>, vm: &Arc<Vm>, kind: ControlKind, stored: Stored) {
+        let (vm_name, command, left_seconds) = (vm.name(), stored.command.as_str(), stored.left().as_secs());
+        tracing::info!(
+            vm = vm_name,
+            command,
+            left_seconds,
+            "a change that was made for a time is taken over"
+        );
+        self.arm(&Guest::of(Arc::clone(vm)), kind, stored);
+    }
+
+    /// Says in the log which changes will not end, because the daemon does: those of guests that are no VMs.
+    pub(crate) fn tell_lost(&self, manager: &Manager) {
+        for ((guest, _), Pending { change, timer }) in std::mem::take(&mut *self.lock()) {
             timer.abort();
-            let guest = guest.as_str();
-            tracing::warn!(guest, command, "a change that was made for a time stays: unid ends before it");
+            if manager.find(&guest).is_err() {
+                let (guest, command) = (guest.as_str(), change.command.as_str());
+                tracing::warn!(
+                    guest,
+                    command,
+                    "a change that was made for a time stays: unid ends before it"
+                );
+            }
+        }
+    }
+}
+
+impl Guest {
+    /// A change of its settings that ends in `seconds`.
+    fn ending(&self, before: States, command: &str, seconds: u32) -> Stored {
+        let generation = match &self.place {
+            Place::Vm(vm) => vm.generation(),
+            Place::Address(_) => 0,
+        };
+        Stored::new(generation, before, command, seconds)
+    }
+
+    /// Keeps what is to come back where a daemon that comes back finds it. Only VMs have such a place.
+    fn keep(&self, kind: ControlKind, change: &Stored) -> anyhow::Result<()> {
+        let Place::Vm(vm) = &self.place else { return Ok(()) };
+        pending::save(vm, kind, change)
+    }
+
+    fn unkeep(&self, kind: ControlKind) {
+        if let Place::Vm(vm) = &self.place {
+            pending::remove(vm, kind);
         }
     }
 }
@@ -182,11 +274,14 @@ pub(crate) async fn of_vm(guest: &Guest) -> Control {
     let both = tokio::try_join!(list(guest, ControlKind::Logs), list(guest, ControlKind::Metrics));
     let (logs, metrics) = match both {
         Ok(both) => both,
-        Err(error) => return Control { error: format!("{error:#}"), ..Control::default() },
+        Err(error) => {
+            let needs_token = error.is::<TokenWanted>();
+            return Control { error: format!("{error:#}"), needs_token, ..Control::default() };
+        }
     };
     let logs = logs.into_iter().map(|(source, level)| LogSource { source: escaped(&source), level });
     let metrics = metrics.into_iter().map(|(source, state)| MetricSource { source: escaped(&source), state });
-    Control { logs: logs.collect(), metrics: metrics.collect(), error: String::new() }
+    Control { logs: logs.collect(), metrics: metrics.collect(), ..Control::default() }
 }
 
 fn find(manager: &Manager, params: ControlParams) -> anyhow::Result<Guest> {
@@ -195,12 +290,7 @@ fn find(manager: &Manager, params: ControlParams) -> anyhow::Result<Guest> {
         (true, false) => Place::Address(params.addr),
         _ => bail!("name either a VM or an address"),
     };
-    let token = params.token;
-    ensure!(
-        token.as_ref().is_none_or(|token| !token.0.is_empty() && !token.0.contains(['\r', '\n'])),
-        "the token is empty or has several lines"
-    );
-    Ok(Guest { place, token })
+    Guest { place, token: None }.with_token(params.token)
 }
 
 fn key(guest: &Guest, kind: ControlKind) -> Key {
@@ -245,11 +335,7 @@ async fn bring_back(guest: &Guest, kind: ControlKind, before: &States) -> anyhow
 fn unexpected(guest: &Guest, command: &str, reply: Reply) -> anyhow::Error {
     let name = guest.name();
     match reply {
-        Reply::Refused(why) if why == "authentication required" => {
-            anyhow::anyhow!(
-                "{name} wants a token, and this is none or a wrong one; give it with --token-file"
-            )
-        }
+        Reply::Refused(why) if why == "authentication required" => TokenWanted(name.to_owned()).into(),
         Reply::Refused(why) => anyhow::anyhow!("{name} refuses {command:?}: {why}"),
         Reply::Odd(text) => anyhow::anyhow!("{name} answers {command:?} with what is no answer: \"{text}\""),
         Reply::Done | Reply::List(_) => {
@@ -271,142 +357,5 @@ fn audit(guest: &Guest, command: &str, by: &str, for_seconds: Option<u32>, error
     }
     if let (Place::Vm(vm), None) = (&guest.place, error) {
         vm.note_control(command);
-    }
-}
-
-impl Change {
-    /// The change that is asked for, if one is.
-    ///
-    /// # Errors
-    /// When a guest could not understand it: which part, and why.
-    fn of(params: &ControlParams) -> anyhow::Result<Option<Self>> {
-        let Some(spec) = &params.spec else {
-            ensure!(params.for_seconds.is_none(), "--for needs a change that is to end");
-            return Ok(None);
-        };
-        ensure!(!spec.contains(char::is_control), "the change {spec:?} has control characters in it");
-        let (kind, for_seconds) = (params.kind, params.for_seconds);
-        if let Some(seconds) = for_seconds {
-            ensure!((1..=MAX_LIMIT_SECONDS).contains(&seconds), "--for takes 1s to 24h, not {seconds}s");
-        }
-        let command = format!("{}{spec}", letter(kind));
-        let (names, limitable, limited) =
-            items(&command).map_err(|error| misunderstood(spec, kind, &error))?;
-        ensure!(
-            !limited || for_seconds.is_none(),
-            "the change {spec:?} says itself how long; leave out that or --for"
-        );
-        Ok(Some(Self { kind, spec: spec.clone(), names, limitable, for_seconds }))
-    }
-
-    /// That the guest has all sources that are named: MirageOS's own do not say when they have not.
-    fn check_names(&self, guest: &Guest, known: &States) -> anyhow::Result<()> {
-        let is_known = |name: &String| known.iter().any(|(source, _)| source == name);
-        let Some(name) = self.names.iter().find(|name| !is_known(name)) else { return Ok(()) };
-        let sources = known.iter().map(|(source, _)| source.as_str());
-        let sources: Vec<_> = sources.filter(|name| *name != "*" && !name.starts_with("tag:")).collect();
-        bail!("unknown source {name:?}: {} has {}", guest.name(), escaped(&sources.join(", ")))
-    }
-
-    /// The change in the guest's words.
-    fn command(&self, limited: bool) -> String {
-        let letter = letter(self.kind);
-        match self.for_seconds.filter(|_| limited) {
-            None => format!("{letter}{}", self.spec),
-            Some(seconds) => {
-                let items: Vec<_> = self.spec.split(',').map(|item| format!("{item}@{seconds}s")).collect();
-                format!("{letter}{}", items.join(","))
-            }
-        }
-    }
-}
-
-/// The sources a command names, whether all its items can have a time limit, and whether one has.
-fn items(command: &str) -> Result<(Vec<String>, bool, bool), ControlError<'_>> {
-    let mut names = Vec::new();
-    let (mut limitable, mut limited) = (true, false);
-    match parse_command(command.as_bytes())? {
-        Command::SetLogs(items) => {
-            for item in items.limited() {
-                limited |= item.seconds.is_some();
-                if let LogTarget::Source(name) = item.target {
-                    names.push(name.to_owned());
-                }
-            }
-        }
-        Command::SetMetrics(items) => {
-            for item in items.limited() {
-                limited |= item.seconds.is_some();
-                match item.target {
-                    MetricTarget::Source(name) => names.push(name.to_owned()),
-                    MetricTarget::All | MetricTarget::Tag(_) => limitable = false,
-                }
-            }
-        }
-        _ => return Err(ControlError::UnknownCommand),
-    }
-    Ok((names, limitable, limited))
-}
-
-fn misunderstood(spec: &str, kind: ControlKind, error: &ControlError<'_>) -> anyhow::Error {
-    let error = error.to_string();
-    let error = error.strip_prefix("error: ").unwrap_or(&error);
-    let expected = match kind {
-        ControlKind::Logs => {
-            "write LEVEL or SOURCE:LEVEL, joined by commas; levels are quiet, app, error, warning, info, debug"
-        }
-        ControlKind::Metrics => "write on, off, SOURCE:off or tag:KEY:off, joined by commas",
-    };
-    anyhow::anyhow!("the change {spec:?} cannot be read: {error}; {expected}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn change(kind: ControlKind, spec: &str, for_seconds: Option<u32>) -> anyhow::Result<Option<Change>> {
-        let spec = Some(spec.to_owned());
-        Change::of(&ControlParams {
-            id: "web".to_owned(),
-            addr: String::new(),
-            kind,
-            spec,
-            for_seconds,
-            token: None,
-        })
-    }
-
-    #[test]
-    fn what_a_guest_could_not_read_is_refused_with_the_part() {
-        for (kind, spec, part) in [
-            (ControlKind::Logs, "dns:loud", "\"loud\""),
-            (ControlKind::Logs, "a:b:info", "a:b:info"),
-            (ControlKind::Logs, "", "\"\""),
-            (ControlKind::Metrics, "gc:maybe", "maybe"),
-            (ControlKind::Metrics, "gc:on\nnet:on", "control characters"),
-            (ControlKind::Metrics, "on@10m", "time limit"),
-        ] {
-            let error = change(kind, spec, None).unwrap_err().to_string();
-            assert!(error.contains(part), "{spec:?}: {error}");
-        }
-        assert!(change(ControlKind::Logs, "debug@5m", Some(10)).is_err());
-        assert!(change(ControlKind::Logs, "debug", Some(0)).is_err());
-    }
-
-    #[test]
-    fn a_time_limit_is_put_behind_every_item_if_the_guest_keeps_it() {
-        let change = change(ControlKind::Logs, "*:error,dns:debug", Some(600)).unwrap().unwrap();
-        assert_eq!(change.command(true), "L*:error@600s,dns:debug@600s");
-        assert_eq!(change.command(false), "L*:error,dns:debug");
-        assert_eq!((change.names, change.limitable), (vec!["dns".to_owned()], true));
-    }
-
-    #[test]
-    fn all_metrics_and_tags_cannot_be_limited_by_the_guest() {
-        for (spec, limitable) in [("off", false), ("*:off", false), ("tag:http:off", false), ("gc:off", true)]
-        {
-            let change = change(ControlKind::Metrics, spec, Some(1)).unwrap().unwrap();
-            assert_eq!(change.limitable, limitable, "{spec}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Changes that end after a time, for guests that cannot do that themselves.
 //!
-//! Owns what was before, and the commands that bring it back. What is pending is lost when the daemon ends.
+//! Owns the commands that bring back what was before.
 
 use std::collections::{BTreeMap, BTreeSet};
 

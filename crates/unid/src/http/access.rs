@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
@@ -153,7 +153,16 @@ pub(super) async fn authorize(
     }
     figures.unauthorized();
     tokio::time::sleep(PENALTY).await;
-    refusal(path, given.is_some())
+    refusal(path, request.method(), given.is_some())
+}
+
+/// Whether the token came in a header that only a script or a program sets: a browser adds what was typed into its own
+/// dialog (`Basic`) to requests by itself, and addresses end up in histories and logs.
+pub(super) fn is_deliberate(headers: &HeaderMap) -> bool {
+    let scheme = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+    scheme.is_some_and(|(scheme, _)| {
+        scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token")
+    })
 }
 
 /// The token that a request gives: as `Bearer` or `Token` (InfluxDB 2), as the password of `Basic`, or as the parameter
@@ -175,10 +184,10 @@ fn credentials(uri: &Uri, headers: &HeaderMap) -> Option<String> {
     Some(String::from_utf8(decoded).ok()?.split_once(':')?.1.to_owned())
 }
 
-/// 401. The page's routes ask for `Basic`, so that a browser shows its dialog; InfluxDB's have its two texts.
-fn refusal(path: &str, has_credentials: bool) -> Response {
+/// 401. The page's routes ask who reads for `Basic`, so that a browser shows its dialog; InfluxDB's have its two texts.
+fn refusal(path: &str, method: &Method, has_credentials: bool) -> Response {
     let page = path == "/" || path == "/ui" || path.starts_with("/ui/");
-    let asked = if page { "Basic realm=\"uni\", charset=\"UTF-8\"" } else { "Bearer" };
+    let asked = if page && method.is_safe() { "Basic realm=\"uni\", charset=\"UTF-8\"" } else { "Bearer" };
     let mut response = match path {
         "/query" | "/write" if !has_credentials => {
             influx::influx_error(StatusCode::UNAUTHORIZED, "unable to parse authentication credentials")

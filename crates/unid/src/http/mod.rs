@@ -15,13 +15,17 @@ mod renewed;
 mod tls;
 pub(crate) mod ui;
 mod ui_api;
+mod ui_control;
 mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::Request;
 use axum::middleware::{from_fn, from_fn_with_state};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -33,6 +37,8 @@ use tower_http::timeout::RequestBodyTimeoutLayer;
 pub(crate) use self::access::Access;
 pub(crate) use self::figures::Figures;
 use self::figures::{ListenerFigures, Refused};
+use self::ui_control::Peer;
+use crate::control_port::GuestControl;
 use crate::ingest::Ingest;
 use crate::live::Live;
 use crate::metrics::Registry;
@@ -75,6 +81,9 @@ pub(crate) struct App {
     pub(crate) limits: Arc<Limits>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) guests: Arc<GuestControl>,
+    /// Whether the page may change guests.
+    pub(crate) ui_control: bool,
 }
 
 /// How much is done at one time: what has no place waits or is refused, and VMs and consoles never notice.
@@ -190,7 +199,7 @@ pub(crate) async fn serve(
         let _ = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_TIMEOUT_MS);
         let (service, own) = (service.clone(), Arc::clone(&own));
         tokio::spawn(async move {
-            connection(stream, config, service, &own).await;
+            connection(stream, config, service, Peer(peer), &own).await;
             drop(slot);
         });
     }
@@ -201,19 +210,25 @@ async fn connection(
     stream: TcpStream,
     config: Option<Arc<rustls::ServerConfig>>,
     service: Router,
+    peer: Peer,
     figures: &Arc<ListenerFigures>,
 ) {
     let _open = figures.open();
-    let Some(config) = config else { return talk(stream, service).await };
+    let Some(config) = config else { return talk(stream, service, peer).await };
     match tls::accept(config, stream).await {
-        Some(stream) => talk(stream, service).await,
+        Some(stream) => talk(stream, service, peer).await,
         None => figures.refused(Refused::Handshake),
     }
 }
 
-async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, service: Router) {
+async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, service: Router, peer: Peer) {
+    let routes = TowerToHyperService::new(service);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        routes.call(request)
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     // a connection that breaks is the client's affair
-    let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
 }

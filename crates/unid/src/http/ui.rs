@@ -48,7 +48,8 @@ fn header_layer(name: header::HeaderName, value: &'static str) -> SetResponseHea
 }
 
 async fn read_only() -> Refused {
-    Refused::new(StatusCode::METHOD_NOT_ALLOWED, "everything under /ui is read with GET or HEAD".to_owned())
+    let error = "everything under /ui is read with GET or HEAD; a POST takes only /ui/api/vm/{id}/control";
+    Refused::new(StatusCode::METHOD_NOT_ALLOWED, error.to_owned())
 }
 
 /// A file of the page; names with a hash in them never change.

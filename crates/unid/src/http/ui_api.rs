@@ -1,7 +1,7 @@
 //! The JSON API of the page, under `/ui/api`.
 //!
 //! Owns routes, parameters and their bounds, the server-sent events, and the OpenAPI document made from the handlers.
-//! Everything here reads; nothing changes a VM.
+//! Everything here reads; the one route that changes something is in [`ui_control`](super::ui_control).
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -23,7 +23,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_stream::wrappers::IntervalStream;
-use uni_api::guest::Control;
 use uni_api::page::{
     Charts, ConsoleChunk, Detail, Limits, ListedVm, LogTail, Overview, OverviewVm, Points, Refusal, Sender,
 };
@@ -31,9 +30,9 @@ use uni_api::vm::{Logs, Stats, VmDetail};
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
+use super::ui_control::{__path_change_vm_control, __path_vm_control, change_vm_control, vm_control};
 use super::{App, charts};
 use crate::clock;
-use crate::control_port::{self, Guest};
 use crate::live::Event;
 use crate::vms::console::MAX_TAIL_BYTES;
 use crate::vms::{FindError, Vm, secrets};
@@ -75,7 +74,7 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/ui/api/vm/{id}/stats", get(stats))
         .route("/ui/api/vm/{id}/charts", get(vm_charts))
         .route("/ui/api/vm/{id}/console", get(console))
-        .route("/ui/api/vm/{id}/control", get(vm_control))
+        .route("/ui/api/vm/{id}/control", get(vm_control).post(change_vm_control))
         .route("/ui/api/vm/{id}/stream", get(vm_stream))
         .route("/ui/api/{*path}", any(no_such_path))
 }
@@ -83,8 +82,8 @@ pub(super) fn routes() -> Router<Arc<App>> {
 /// The description of all this, for machines.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Uni dashboard", description = "What the page under /ui asks for. Read-only."),
-    paths(overview, overview_stream, vms, vm, logs, stats, vm_charts, console, vm_control, vm_stream),
+    info(title = "Uni dashboard", description = "What the page under /ui asks for. Everything is read but what a guest logs and measures."),
+    paths(overview, overview_stream, vms, vm, logs, stats, vm_charts, console, vm_control, change_vm_control, vm_stream),
     components(schemas(Refusal)),
     modifiers(&GuardAnswers)
 )]
@@ -108,6 +107,10 @@ impl Modify for GuardAnswers {
             responses.insert("401".to_owned(), stranger.clone().into());
             responses.insert("403".to_owned(), foreign.clone().into());
         }
+        for operation in document.paths.paths.values_mut().filter_map(|item| item.post.as_mut()) {
+            let responses = &mut operation.responses.responses;
+            responses.insert("401".to_owned(), stranger.clone().into());
+        }
     }
 }
 
@@ -126,7 +129,7 @@ fn json_line(status: StatusCode, value: &impl serde::Serialize) -> Response {
 
 const JSON: &str = "application/json";
 
-fn ok(value: &impl serde::Serialize) -> Response {
+pub(super) fn ok(value: &impl serde::Serialize) -> Response {
     json_line(StatusCode::OK, value)
 }
 
@@ -142,7 +145,7 @@ impl Refused {
         Self { status, refusal: Refusal { error } }
     }
 
-    fn bad_request(error: String) -> Self {
+    pub(super) fn bad_request(error: String) -> Self {
         Self::new(StatusCode::BAD_REQUEST, error)
     }
 }
@@ -416,22 +419,6 @@ fn chunk(logs: Logs) -> ConsoleChunk {
     ConsoleChunk { from: logs.from, next: logs.next, text: logs.logs }
 }
 
-/// The log levels of one VM's guest, and which of its metrics are on, asked of the guest itself.
-#[utoipa::path(
-    get,
-    path = "/ui/api/vm/{id}/control",
-    params(("id" = String, Path, description = "Id, name, or the beginning of one id")),
-    responses(
-        (status = 200, body = Control, description = "What is in force; nothing if the guest does not tell within 5 s"),
-        (status = 400, body = Refusal, description = "Not a name in UTF-8"),
-        (status = 404, body = Refusal, description = "No such VM"),
-        (status = 409, body = Refusal, description = "The beginning of several ids"),
-    )
-)]
-async fn vm_control(Named(vm): Named) -> Response {
-    ok(&control_port::of_vm(&Guest::of(vm)).await)
-}
-
 /// All VMs with their newest figures.
 #[utoipa::path(get, path = "/ui/api/overview", responses((status = 200, body = Overview, description = "The list page")))]
 async fn overview(State(app): State<Arc<App>>) -> Response {
@@ -603,6 +590,8 @@ mod tests {
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(paths.len(), 10);
+        let change = paths["/ui/api/vm/{id}/control"]["post"]["responses"].as_object().unwrap();
+        assert!(["401", "403", "404", "415", "422"].iter().all(|status| change.contains_key(*status)));
         for (path, item) in paths {
             let responses = item["get"]["responses"].as_object().unwrap();
             assert!(responses.contains_key("401") && responses.contains_key("403"), "{path}");

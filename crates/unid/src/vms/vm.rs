@@ -448,6 +448,16 @@ impl Vm {
         tokio::task::block_in_place(|| self.lock().management.as_ref().map(Link::requests))
     }
 
+    /// Its directory, for what is kept about this VM and goes with it.
+    pub(crate) fn files(&self) -> &Path {
+        self.dir()
+    }
+
+    /// Counts its runs.
+    pub(crate) fn generation(&self) -> u64 {
+        self.seen().generation
+    }
+
     /// Tells everyone that a command changed what the guest logs or measures.
     pub(crate) fn note_control(&self, command: &str) {
         events::record(&self.context, self.name(), "control", command);
