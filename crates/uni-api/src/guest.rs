@@ -66,6 +66,15 @@ pub struct SourceState {
     pub state: String,
 }
 
+/// What a guest tells Prometheus.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Exposition {
+    /// The VM's name.
+    pub guest: String,
+    /// Prometheus' text format 0.0.4, as the guest wrote it; what is not UTF-8 is U+FFFD.
+    pub text: String,
+}
+
 /// A guest's settings as the page shows them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -122,6 +122,8 @@ pub mod method {
     pub const VM_STATS: &str = "VM.Stats";
     /// [`crate::guest::ControlParams`] to [`crate::guest::ControlAnswer`].
     pub const VM_CONTROL: &str = "VM.Control";
+    /// [`crate::vm::VmRef`] to [`crate::guest::Exposition`].
+    pub const VM_SCRAPE: &str = "VM.Scrape";
     /// No parameters, to [`crate::daemon::Version`].
     pub const DAEMON_VERSION: &str = "Daemon.Version";
     /// No parameters, to [`crate::daemon::Status`].

@@ -70,7 +70,7 @@ pub(crate) enum Command {
     /// Show which metrics of a guest are on, or turn them on and off while it runs
     ///
     /// SPEC is on, off, SOURCE:on, SOURCE:off or tag:KEY:off, joined by commas. A bare on or off is for all sources.
-    Metrics(GuestControlArgs),
+    Metrics(MetricsArgs),
     /// Stop a VM
     Stop(StopArgs),
     /// Remove a stopped VM
@@ -368,6 +368,16 @@ pub(crate) struct GuestControlArgs {
     /// A file with the token that the guest wants (its --monitor-token)
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MetricsArgs {
+    #[command(flatten)]
+    pub(crate) guest: GuestControlArgs,
+
+    /// Print the metrics themselves, as the guest tells them to Prometheus at its management link
+    #[arg(long, conflicts_with_all = ["spec", "time", "addr", "token_file"])]
+    pub(crate) scrape: bool,
 }
 
 #[derive(Debug, Args)]

@@ -24,6 +24,7 @@ use crate::forward::influx::Push;
 use crate::ingest::Ingest;
 use crate::logging::Log;
 use crate::messages;
+use crate::scrape;
 use crate::trace::{Caller, Tracing};
 use crate::vms::{FindError, Manager, Vm};
 
@@ -210,6 +211,7 @@ impl Control {
             method::VM_CONTROL => {
                 answer(self.guests.answer(&self.manager, parse::<ControlParams>(params)?, by).await)
             }
+            method::VM_SCRAPE => answer(scrape::scrape(&self.find(params)?).await),
             method::DAEMON_VERSION => answer(Ok(Version { version: version() })),
             method::DAEMON_STATUS => answer(Ok(self.status())),
             method::DAEMON_LOG_LEVEL => answer(self.log_level(&parse(params)?)),

@@ -19,6 +19,7 @@ mod messages;
 mod metrics;
 mod peers;
 mod sampler;
+mod scrape;
 mod storage;
 mod trace;
 mod vms;

@@ -2,18 +2,19 @@
 //!
 //! Owns which guests are meant, and how their answers are printed. What a change may say is the daemon's business.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 use serde_json::Value;
-use uni_api::guest::{ControlAnswer, ControlKind, ControlParams, Secret, SourceState};
+use uni_api::guest::{ControlAnswer, ControlKind, ControlParams, Exposition, Secret, SourceState};
 use uni_api::rpc::method;
-use uni_api::vm::VmInfo;
+use uni_api::vm::{VmInfo, VmRef};
 
 use crate::args::{Format, GuestControlArgs};
 use crate::client::{ANSWER_WAIT, Client};
-use crate::{glob, output, render};
+use crate::{glob, output, render, text};
 
 /// Guests asked at one time.
 const AT_ONCE: usize = 16;
@@ -51,6 +52,20 @@ pub(super) fn run(
     match format {
         Format::Table => output::text(&render::sources(kind, &answer.sources)),
         Format::Json => output::json(&answer),
+    }
+}
+
+/// Prints what one guest tells Prometheus: to a terminal made harmless, elsewhere as it is.
+///
+/// # Errors
+/// What failed.
+pub(super) fn scrape(client: &mut Client, vm: String, format: Format) -> anyhow::Result<()> {
+    ensure!(!glob::is_pattern(&vm), "--scrape is for one VM; {vm:?} names several");
+    let told: Exposition = client.call(method::VM_SCRAPE, &VmRef { id: vm }, ANSWER_WAIT)?;
+    match format {
+        Format::Table if std::io::stdout().is_terminal() => output::text(&text::harmless(&told.text)),
+        Format::Table => output::text(&told.text),
+        Format::Json => output::json(&told),
     }
 }
 

@@ -35,7 +35,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Logs(args) => logs(&mut client, args, cli.output),
         Command::Stats(args) => stats::stats(&mut client, args, cli.output),
         Command::LogLevel(args) => guest_control::run(&mut client, args, ControlKind::Logs, cli.output),
-        Command::Metrics(args) => guest_control::run(&mut client, args, ControlKind::Metrics, cli.output),
+        Command::Metrics(args) if args.scrape => {
+            guest_control::scrape(&mut client, args.guest.vm.unwrap_or_default(), cli.output)
+        }
+        Command::Metrics(args) => {
+            guest_control::run(&mut client, args.guest, ControlKind::Metrics, cli.output)
+        }
         Command::Stop(args) => stop(&mut client, args),
         Command::Rm(args) => rm(&mut client, args),
         Command::Status => status(&mut client, cli.output),

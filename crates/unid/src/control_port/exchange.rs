@@ -9,17 +9,17 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 use uni_api::guest::{ControlKind, Secret};
 
 use super::reply::{self, Reply};
-use crate::management::control::{Fault, MAX_REPLY_BYTES, Request};
+use crate::management::control::{self, CONTROL_PORT, Fault, Question};
 use crate::vms::Vm;
 
 /// What one exchange may take, waiting for others' included.
 const EXCHANGE_TIME: Duration = Duration::from_secs(5);
+/// The longest answer that is taken.
+const MAX_REPLY_BYTES: usize = 256 * 1024;
 
 /// Whose control port.
 #[derive(Clone, Debug)]
@@ -99,29 +99,19 @@ fn after_token(answer: &[u8], kind: ControlKind) -> Reply {
     }
 }
 
-async fn over_link(vm: &Arc<Vm>, command: Vec<u8>, deadline: Instant) -> anyhow::Result<Vec<u8>> {
-    let requests =
-        vm.requests().with_context(|| format!("it is {}; only a running VM answers", vm.state()))?;
-    let (answer, waiting) = oneshot::channel();
-    match requests.try_send(Request { command, deadline, answer }) {
-        Ok(()) => {}
-        Err(TrySendError::Full(_)) => bail!("it is busy with other commands; try again"),
-        Err(TrySendError::Closed(_)) => bail!("it has just ended"),
-    }
-    match timeout_at(deadline, waiting).await {
-        Ok(Ok(answered)) => answered.map_err(explained),
-        Ok(Err(_)) => bail!("its management link broke; has it ended?"),
-        Err(_) => Err(explained(Fault::Late)),
-    }
+async fn over_link(vm: &Arc<Vm>, text: Vec<u8>, deadline: Instant) -> anyhow::Result<Vec<u8>> {
+    let link = vm.requests().with_context(|| format!("it is {}; only a running VM answers", vm.state()))?;
+    let question = Question { port: CONTROL_PORT, text, max_reply_bytes: MAX_REPLY_BYTES, deadline };
+    control::ask(&link, question).await.map_err(explained)
 }
 
 fn explained(fault: Fault) -> anyhow::Error {
     match fault {
-        Fault::Refused | Fault::Late => anyhow::anyhow!(
-            "{fault}; only a guest with monitoring has one, at its management link; one that has it elsewhere is named \
-             by --addr HOST:PORT"
+        Fault::Refused(_) | Fault::Late => anyhow::anyhow!(
+            "{fault}; only a guest with monitoring has a control port, at its management link; one that has it \
+             elsewhere is named by --addr HOST:PORT"
         ),
-        Fault::Silent | Fault::TooLong => fault.into(),
+        _ => fault.into(),
     }
 }
 
@@ -146,7 +136,7 @@ async fn read_to_end(stream: TcpStream) -> anyhow::Result<Vec<u8>> {
         _ => {}
     }
     if answer.len() > MAX_REPLY_BYTES {
-        return Err(Fault::TooLong.into());
+        return Err(Fault::TooLong(MAX_REPLY_BYTES).into());
     }
     if answer.is_empty() {
         return Err(Fault::Silent.into());

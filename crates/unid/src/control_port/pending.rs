@@ -17,7 +17,7 @@ use super::restore::States;
 use crate::clock;
 use crate::vms::Vm;
 
-/// A guest's list has at most [`MAX_REPLY_BYTES`](crate::management::control::MAX_REPLY_BYTES); JSON quotes it.
+/// A guest's list has at most 256 KiB; JSON quotes it.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// A change that ends.

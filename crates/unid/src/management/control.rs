@@ -1,13 +1,15 @@
-//! Commands to the guest's control port over its management link: one connection at a time, from the host's side.
+//! Questions to a guest over its management link, for its control port and for its metrics: one connection at a time,
+//! from the host's side.
 //!
-//! Owns the connection's socket and what is asked on it. Never knows what a command means, and never holds up the
-//! rest of the link: who asks waits, within a time of its own.
+//! Owns the connection's socket and what is asked on it. Never knows what is said, and never holds up the rest of the
+//! link: who asks waits, within a time of its own.
 
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::wire::{IpAddress, Ipv4Address};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 /// The guest's address on its management link, as the daemon's arguments tell it.
 const GUEST_ADDRESS: IpAddress = IpAddress::Ipv4(Ipv4Address::new(10, 99, 0, 2));
@@ -15,36 +17,66 @@ const GUEST_ADDRESS: IpAddress = IpAddress::Ipv4(Ipv4Address::new(10, 99, 0, 2))
 pub(crate) const CONTROL_PORT: u16 = 2323;
 /// Commands that wait for one VM at most.
 pub(crate) const MAX_WAITING: usize = 8;
-/// The longest answer that is taken.
-pub(crate) const MAX_REPLY_BYTES: usize = 256 * 1024;
 const RECEIVE_BYTES: usize = 16 * 1024;
 const SEND_BYTES: usize = 8 * 1024;
 /// The first of the ports that connections come from (RFC 6335: dynamic ports), and how many there are.
 const FIRST_PORT: u16 = 49_152;
 const PORTS: u16 = 16_384;
 
-/// A command on its way, and who waits for the answer.
-#[derive(Debug)]
-pub(crate) struct Request {
+/// What a guest is asked: sent whole, then this side of the connection ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    /// Where the guest listens.
+    pub(crate) port: u16,
     /// What is sent.
-    pub(crate) command: Vec<u8>,
+    pub(crate) text: Vec<u8>,
+    /// The longest answer that is taken.
+    pub(crate) max_reply_bytes: usize,
     /// When nobody waits any more.
     pub(crate) deadline: Instant,
-    /// Where the answer goes.
-    pub(crate) answer: oneshot::Sender<Result<Vec<u8>, Fault>>,
+}
+
+/// A question on its way, and who waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Request {
+    question: Question,
+    answer: oneshot::Sender<Result<Vec<u8>, Fault>>,
 }
 
 /// Why a guest has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
-    #[error("it refuses connections to its control port (TCP 2323)")]
-    Refused,
+    #[error("it refuses connections to its TCP port {0}")]
+    Refused(u16),
     #[error("it closed the connection without an answer")]
     Silent,
-    #[error("its answer is longer than {MAX_REPLY_BYTES} bytes")]
-    TooLong,
+    #[error("its answer is longer than {0} bytes")]
+    TooLong(usize),
     #[error("it did not answer in time")]
     Late,
+    #[error("it is busy with other questions; try again")]
+    Busy,
+    #[error("it has just ended")]
+    Ended,
+    #[error("its management link broke; has it ended?")]
+    Broken,
+}
+
+/// Asks over a VM's link and waits for the whole answer.
+///
+/// # Errors
+/// When there is none.
+pub(crate) async fn ask(link: &mpsc::Sender<Request>, question: Question) -> Result<Vec<u8>, Fault> {
+    let deadline = question.deadline;
+    let (answer, waiting) = oneshot::channel();
+    link.try_send(Request { question, answer }).map_err(|error| match error {
+        TrySendError::Full(_) => Fault::Busy,
+        TrySendError::Closed(_) => Fault::Ended,
+    })?;
+    match timeout_at(deadline, waiting).await {
+        Ok(answered) => answered.unwrap_or(Err(Fault::Broken)),
+        Err(_) => Err(Fault::Late),
+    }
 }
 
 /// The commands that wait for one VM.
@@ -85,7 +117,7 @@ impl ControlSocket {
 
     /// When the command under way is given up.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.exchange.as_ref().map(|exchange| exchange.request.deadline)
+        self.exchange.as_ref().map(|exchange| exchange.request.question.deadline)
     }
 
     /// Connects for a command.
@@ -99,7 +131,11 @@ impl ControlSocket {
         let socket = sockets.get_mut::<tcp::Socket<'static>>(self.handle);
         socket.abort();
         // both addresses are whole and the socket is closed: there is nothing to refuse
-        let _ = socket.connect(interface.context(), (GUEST_ADDRESS, CONTROL_PORT), FIRST_PORT + self.port);
+        let _ = socket.connect(
+            interface.context(),
+            (GUEST_ADDRESS, request.question.port),
+            FIRST_PORT + self.port,
+        );
         self.exchange = Some(Exchange { request, sent: 0, reply: Vec::new(), connected: false });
     }
 
@@ -124,7 +160,7 @@ impl ControlSocket {
 
 impl Exchange {
     fn is_awaited(&self) -> bool {
-        !self.request.answer.is_closed() && Instant::now() < self.request.deadline
+        !self.request.answer.is_closed() && Instant::now() < self.request.question.deadline
     }
 
     /// Nothing while the exchange goes on.
@@ -139,8 +175,9 @@ impl Exchange {
             if taken.is_err() {
                 break;
             }
-            if self.reply.len() > MAX_REPLY_BYTES {
-                return Some(Err(Fault::TooLong));
+            let most = self.request.question.max_reply_bytes;
+            if self.reply.len() > most {
+                return Some(Err(Fault::TooLong(most)));
             }
         }
         match (self.connected, socket.may_recv()) {
@@ -148,18 +185,18 @@ impl Exchange {
             (true, false) if self.reply.is_empty() && !is_opening(socket) => Some(Err(Fault::Silent)),
             (true, false) if is_opening(socket) => None,
             (true, false) => Some(Ok(())),
-            (false, _) => (!socket.is_open()).then_some(Err(Fault::Refused)),
+            (false, _) => (!socket.is_open()).then_some(Err(Fault::Refused(self.request.question.port))),
         }
     }
 
-    /// The command, then the end of this side: the guest need not wait for more.
+    /// The question, then the end of this side: the guest need not wait for more.
     fn send(&mut self, socket: &mut tcp::Socket<'static>) {
-        let left = self.request.command.get(self.sent..).unwrap_or_default();
+        let left = self.request.question.text.get(self.sent..).unwrap_or_default();
         if left.is_empty() || !socket.can_send() {
             return;
         }
         self.sent += socket.send_slice(left).unwrap_or(0);
-        if self.sent == self.request.command.len() {
+        if self.sent == self.request.question.text.len() {
             socket.close();
         }
     }

@@ -453,6 +453,11 @@ impl Vm {
         self.dir()
     }
 
+    /// What its guest is told by who made it.
+    pub(crate) fn arguments(&self) -> &[String] {
+        &self.spec.args
+    }
+
     /// Counts its runs.
     pub(crate) fn generation(&self) -> u64 {
         self.seen().generation
