@@ -9,6 +9,7 @@ import {
   decodeConsole,
   decodeControl,
   decodeOverview,
+  decodeRefusal,
   decodeStats,
   decodeVmDetail,
   type Overview,
@@ -22,6 +23,20 @@ const RETRY_MS = 2_000;
 const MOST_RETRY_MS = 16_000;
 /** A browser has six connections to one origin: tabs that nobody looks at give theirs back. */
 const HIDDEN_MS = 30_000;
+
+/** As long as the daemon gives a guest to answer, and a little more. */
+const CHANGE_DEADLINE_MS = 30_000;
+
+/** The daemon's token is wanted, or another one. */
+export class TokenWanted extends Error {}
+
+/** A change of what a guest logs or measures; without `spec` only shown. */
+export interface ControlChange {
+  kind: "logs" | "metrics";
+  spec?: string;
+  for_seconds?: number;
+  token?: string;
+}
 
 /** The daemon has no VM of this name. */
 export class VmNotFound extends Error {}
@@ -55,6 +70,25 @@ export async function fetchStats(vm: string): Promise<Stats> {
 /** What one VM's guest logs and measures, asked of the guest itself. */
 export async function fetchControl(vm: string): Promise<Control> {
   return decodeControl(await fetchJson(`${vmPath(vm)}/control`));
+}
+
+/**
+ * Changes what one VM's guest logs or measures. The daemon's token goes in a header that no other site's page can set,
+ * and what the browser knows by itself stays out of it; a refusal is the daemon's own words.
+ */
+export async function postControl(vm: string, change: ControlChange, daemonToken: string): Promise<Control> {
+  const answer = await fetch(`${API}${vmPath(vm)}/control`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${daemonToken}`, "content-type": "application/json" },
+    body: JSON.stringify(change),
+    credentials: "omit",
+    cache: "no-store",
+    signal: AbortSignal.timeout(CHANGE_DEADLINE_MS),
+  });
+  if (answer.status === 401) throw new TokenWanted("the daemon does not take this token");
+  if (answer.ok) return decodeControl(await answer.json());
+  const why = decodeRefusal(await answer.json().catch(() => null));
+  throw new Error(why === "" ? `the daemon answered ${answer.status}` : why);
 }
 
 /** One VM's curves over the last `seconds`. */

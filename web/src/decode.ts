@@ -112,6 +112,12 @@ export type SourceState = readonly [source: string, state: string];
 export interface Control {
   logs: SourceState[];
   metrics: SourceState[];
+  /** Why both are empty, or empty. */
+  error: string;
+  /** The guest tells only who gives its own token. */
+  needsToken: boolean;
+  /** The daemon lets the page change it. */
+  canChange: boolean;
 }
 
 /** A piece of console; `from` and `next` are positions in bytes since the VM was created. */
@@ -295,7 +301,18 @@ export function decodeControl(value: unknown): Control {
     list(entries)
       .map((entry): SourceState => [text(fields(entry)["source"]), text(fields(entry)[key])])
       .filter(([source, state]) => source !== "" && state !== "");
-  return { logs: states(from["logs"], "level"), metrics: states(from["metrics"], "state") };
+  return {
+    logs: states(from["logs"], "level"),
+    metrics: states(from["metrics"], "state"),
+    error: text(from["error"]),
+    needsToken: from["needs_token"] === true,
+    canChange: from["can_change"] === true,
+  };
+}
+
+/** Why the daemon refused a request, or empty. */
+export function decodeRefusal(value: unknown): string {
+  return text(fields(value)["error"]);
 }
 
 /** A change of state. */

@@ -2,16 +2,15 @@
 
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
-import { fetchCharts, fetchControl, fetchStats, fetchVm, followVm, VmNotFound } from "./api.ts";
+import { fetchCharts, fetchStats, fetchVm, followVm, VmNotFound } from "./api.ts";
 import { Connection } from "./connection.ts";
 import { ConsoleView } from "./console-view.ts";
+import { ControlView } from "./control-view.ts";
 import {
-  type Control,
   decodeConsole,
   decodeMark,
   decodePoints,
   decodeState,
-  type SourceState,
   type Stats,
   type VmDetail,
 } from "./decode.ts";
@@ -34,13 +33,13 @@ import { Stack } from "./stack.ts";
 const STATS_EVERY_MS = 3_000;
 const DETAIL_EVERY_MS = 30_000;
 const EVENTS_SHOWN = 30;
-const SOURCES_SHOWN = 200;
 const DEFAULT_RANGE = "5m";
 
 const vm = nameFromAddress(location.pathname);
 const connection = new Connection();
 const stack = new Stack(byId("charts"), rangeFromAddress() * 1000);
 const consoleView = new ConsoleView(vm);
+const control = new ControlView(vm);
 let detail: VmDetail | undefined;
 let envShown = false;
 
@@ -187,21 +186,6 @@ function showEvents(): void {
   );
 }
 
-/** The default is called by what it is; the names of sources are the guest's own. */
-function sourcePairs(states: readonly SourceState[]): Node[] {
-  const shown = states.slice(0, SOURCES_SHOWN);
-  return shown.flatMap(([source, state]) =>
-    definition(source === "*" ? "Default" : visibleLine(source), visibleLine(state)),
-  );
-}
-
-/** A guest without monitoring tells nothing: then there is nothing to show. */
-function showControl(control: Control): void {
-  byId("control-card").hidden = control.logs.length === 0 && control.metrics.length === 0;
-  byId("log-levels").replaceChildren(...sourcePairs(control.logs));
-  byId("metrics").replaceChildren(...sourcePairs(control.metrics));
-}
-
 function missing(): void {
   byId("missing").hidden = false;
   byId("body").hidden = true;
@@ -214,15 +198,6 @@ async function renewDetail(): Promise<void> {
     showDetail(await fetchVm(vm));
   } catch (failure) {
     if (failure instanceof VmNotFound) missing();
-  }
-}
-
-async function renewControl(): Promise<void> {
-  if (document.hidden) return;
-  try {
-    showControl(await fetchControl(vm));
-  } catch {
-    // The next round tries again; the connection's sign tells about a lasting loss.
   }
 }
 
@@ -252,7 +227,7 @@ async function renewCharts(): Promise<void> {
 
 function renewAll(): void {
   void renewDetail();
-  void renewControl();
+  void control.renew();
   void renewCharts();
   void consoleView.refetch();
 }
@@ -325,7 +300,7 @@ renewAll();
 void renewStats();
 setInterval(() => void renewStats(), STATS_EVERY_MS);
 setInterval(() => void renewDetail(), DETAIL_EVERY_MS);
-setInterval(() => void renewControl(), DETAIL_EVERY_MS);
+setInterval(() => void control.renew(), DETAIL_EVERY_MS);
 setInterval(() => {
   showUptime();
   stack.draw();
@@ -341,7 +316,7 @@ followVm(
       stack.addMark(mark);
       showEvents();
       void renewDetail();
-      void renewControl();
+      void control.renew();
     },
     state: (data) => {
       const { state, health } = decodeState(data);

@@ -217,7 +217,7 @@ test("answers of another shape leave things out instead of failing", () => {
     assert.equal(decodeCharts(junk).series.size, 0);
     assert.deepEqual(decodePoints(junk), []);
     assert.deepEqual(decodeVmDetail(junk).ports, []);
-    assert.deepEqual(decodeControl(junk), { logs: [], metrics: [] });
+    assert.deepEqual(decodeControl(junk), { logs: [], metrics: [], error: "", needsToken: false, canChange: false });
   }
   assert.deepEqual(decodePoints({ points: [["a", 1, 2], ["b", "x", 2], [3, 1, 2], ["c", 1, null]] }), [["a", 1, 2]]);
   const charts = decodeCharts({ from: 0, to: 9, step: 0, series: { a: { times: [1, 2, "x"], values: [5, null, 7] } }, marks: [{}, { time: 3, event: "start" }] });
@@ -230,5 +230,10 @@ test("a source without a name or a state is left out", () => {
   assert.deepEqual(decodeControl({ logs: sources, metrics: [{ source: "gc", state: "disabled" }] }), {
     logs: [["*", "info"]],
     metrics: [["gc", "disabled"]],
+    error: "",
+    needsToken: false,
+    canChange: false,
   });
+  const locked = decodeControl({ error: "it wants a token", needs_token: true, can_change: 1 });
+  assert.deepEqual([locked.error, locked.needsToken, locked.canChange], ["it wants a token", true, false]);
 });
