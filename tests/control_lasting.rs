@@ -123,3 +123,34 @@ fn damage_is_told_and_other_runs_and_guests_are_left_alone() -> anyhow::Result<(
     ensure!(!file.exists());
     Ok(())
 }
+
+/// The token is in memory only: who comes back has none.
+#[test]
+fn a_guest_that_wants_a_token_keeps_its_change_and_the_log_says_so() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let mut daemon = Daemon::start(&state.path().join("s"), &[])?;
+    let token = state.path().join("token");
+    std::fs::write(&token, "sesame-of-the-guest")?;
+    let image = guest("hello").display().to_string();
+    daemon.uni_ok(&["run", &image, "--name", "vault", "--", "--monitor-token=sesame-of-the-guest"])?;
+    let off = ["metrics", "vault", "off", "--for", "2s", "--token-file", &token.display().to_string()];
+    eventually("the guest to answer", || daemon.uni_ok(&off).map(drop))?;
+    let file = kept(&daemon, "vault")?;
+    daemon.kill()?;
+    let text = std::fs::read_to_string(&file)?;
+    ensure!(text.contains("Moff") && !text.contains("sesame"), "{text}");
+    daemon.restart()?;
+    eventually("a warning", || {
+        let log = daemon.log().join("\n");
+        ensure!(log.contains("keeps a change") && log.contains("wants a token"), "{log}");
+        Ok(())
+    })?;
+    // by unid that was not ended, it does end
+    daemon.uni_ok(&[&["metrics", "vault", "on"], &off[5..]].concat())?;
+    daemon.uni_ok(&off)?;
+    eventually("the change to end", || {
+        let now = daemon.uni_ok(&[&["metrics", "vault"], &off[5..]].concat())?;
+        ensure!(!now.contains("disabled"), "{now}");
+        Ok(())
+    })
+}

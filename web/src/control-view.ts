@@ -44,6 +44,8 @@ export class ControlView {
   /** While a change is under way, or a menu is open, what is shown stays. */
   #busy = false;
   #shown = "";
+  /** Changes are made one after the other: what is shown at the end is in force. */
+  #last: Promise<void> = Promise.resolve();
 
   constructor(vm: string) {
     this.#vm = vm;
@@ -95,7 +97,7 @@ export class ControlView {
     if (!canChange) return this.#tell("This guest needs the guest's token to tell what is in force.", "");
     if (this.#guestToken !== "") this.#tell("The guest does not take this token.", "failed");
     this.#guestToken = "";
-    if (this.#waiting === undefined) this.#ask("guest", () => void this.#change({ kind: "logs" }));
+    if (this.#waiting === undefined) this.#ask("guest", () => this.#next({ kind: "logs" }));
   }
 
   #pairs(kind: Kind, states: readonly SourceState[], canChange: boolean): Node[] {
@@ -111,7 +113,7 @@ export class ControlView {
     const attributes = { "aria-label": `Level of ${title(source)}`, "data-source": source };
     const select = element("select", { attributes }, options);
     select.value = state;
-    select.addEventListener("change", () => void this.#change({ kind: "logs", spec: `${source}:${select.value}` }));
+    select.addEventListener("change", () => this.#next({ kind: "logs", spec: `${source}:${select.value}` }));
     return select;
   }
 
@@ -120,16 +122,21 @@ export class ControlView {
     const box = element("input", { attributes });
     box.checked = state === "enabled";
     box.addEventListener("change", () => {
-      void this.#change({ kind: "metrics", spec: `${source}:${box.checked ? "on" : "off"}` });
+      this.#next({ kind: "metrics", spec: `${source}:${box.checked ? "on" : "off"}` });
     });
     return element("label", {}, [box, element("span", { text: visibleLine(state) })]);
+  }
+
+  #next(change: ControlChange): void {
+    this.#busy = true;
+    this.#last = this.#last.then(() => this.#change(change));
   }
 
   /** Makes a change and shows what is in force then, or asks for the token that it takes first. */
   async #change(change: ControlChange): Promise<void> {
     const daemonToken = sessionStorage.getItem(TOKEN_KEY) ?? "";
     this.#busy = true;
-    if (daemonToken === "") return this.#ask("daemon", () => void this.#change(change));
+    if (daemonToken === "") return this.#ask("daemon", () => this.#next(change));
     try {
       const seconds = Number(this.#duration.value);
       const whole: ControlChange = { ...change };
@@ -144,7 +151,7 @@ export class ControlView {
       if (failure instanceof TokenWanted) {
         sessionStorage.removeItem(TOKEN_KEY);
         this.#tell("The daemon does not take this token.", "failed");
-        return this.#ask("daemon", () => void this.#change(change));
+        return this.#ask("daemon", () => this.#next(change));
       }
       this.#tell(`Not changed: ${visibleLine(fault(failure))}`, "failed");
       this.#giveBack();
@@ -170,7 +177,8 @@ export class ControlView {
   }
 
   #ask(owner: Owner, go: () => void): void {
-    this.#waiting = { owner, go };
+    const earlier = this.#waiting?.owner === owner ? this.#waiting.go : undefined;
+    this.#waiting = { owner, go: () => [earlier, go].forEach((then) => then?.()) };
     const [text, label] = ASKED[owner];
     setText(byId("control-ask-text"), text);
     setText(byId("control-ask-label"), label);

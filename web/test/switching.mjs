@@ -74,6 +74,10 @@ const tests = {
     await page.setViewportSize({ width: 400, height: 800 });
     assert.ok((await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth)) <= 0, "it overflows at 400");
     await page.setViewportSize({ width: 1280, height: 900 });
+    // one after the other, however fast
+    for (const source of ["memory", "tcp", "logs"]) await page.uncheck(`#metrics input[data-source="${source}"]`);
+    await result(page, /^Changed logs:off$/);
+    for (const source of ["memory", "tcp", "logs"]) assert.equal(await metric("web", source), "disabled");
     await page.reload();
     await page.waitForSelector('#metrics input[data-source="gc"]:not(:checked)', { timeout: WAIT_MS });
     await page.check('#metrics input[data-source="gc"]');
@@ -120,6 +124,9 @@ const tests = {
     await until("the levels", WAIT_MS, async () => (await page.textContent("#log-levels")).startsWith("Defaultinfo"));
     assert.equal(await page.$("#control-states select, #control-states input"), null);
     assert.equal(await page.isVisible("#control-tools"), false);
+    await openVm(page, plain, "locked");
+    await result(page, /needs the guest's token/);
+    assert.equal(await page.isVisible("#control-token"), false);
     const refused = await page.evaluate(async () => {
       const answer = await fetch("/ui/api/vm/quiet/control", {
         method: "POST", headers: { "content-type": "application/json" }, body: '{"kind":"logs","spec":"debug"}',
@@ -169,7 +176,7 @@ function forgive(faults, pattern) {
 let failed = 0;
 const browser = await open({ httpCredentials: { username: "any", password: TOKEN } });
 try {
-  await Promise.all([guarded.run("web"), guarded.run("vault", `--monitor-token=${SESAME}`), plain.run("quiet")]);
+  await Promise.all([guarded.run("web"), guarded.run("vault", `--monitor-token=${SESAME}`), plain.run("quiet"), plain.run("locked", `--monitor-token=${SESAME}`)]);
   for (const [name, run] of Object.entries(tests)) {
     const faults = [];
     const page = await browser.context.newPage();
