@@ -30,7 +30,7 @@ fn run_answering(daemon: &Daemon, name: &str, args: &[&str]) -> anyhow::Result<(
     })
 }
 
-/// Status and JSON of an answer of the page's API.
+/// Status and JSON of an answer of the page's API; `vm` may have a query behind it.
 fn ask(
     daemon: &Daemon,
     vm: &str,
@@ -39,7 +39,8 @@ fn ask(
 ) -> anyhow::Result<(u16, Value)> {
     let config = ureq::Agent::config_builder().http_status_as_error(false).max_idle_connections(0);
     let agent: ureq::Agent = config.timeout_global(Some(PATIENCE)).build().into();
-    let url = format!("http://{}/ui/api/vm/{vm}/control", daemon.address("ui")?);
+    let (vm, query) = vm.split_once('?').unwrap_or((vm, ""));
+    let url = format!("http://{}/ui/api/vm/{vm}/control?{query}", daemon.address("ui")?);
     let method = if body.is_some() { "POST" } else { "GET" };
     let mut request = ureq::http::Request::builder().method(method).uri(&url);
     for (name, value) in headers {
@@ -146,6 +147,8 @@ fn only_the_token_in_its_header_changes_anything() -> anyhow::Result<()> {
         let (got, answer) = ask(&daemon, "web", &headers, Some(&body))?;
         ensure!(got == status, "{headers:?}: {got} {answer}");
     }
+    let in_address = ask(&daemon, &format!("web?p={TOKEN}"), &[json, bearer], Some(&body))?;
+    ensure!(in_address.0 == 403, "{in_address:?}");
     let levels = daemon.uni_json(&["log-level", "web"])?;
     ensure!(!levels.to_string().contains("debug"), "{levels}");
     ensure!(!daemon.log().join("\n").contains("guest control"), "{:?}", daemon.log());

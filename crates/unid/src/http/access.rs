@@ -158,7 +158,10 @@ pub(super) async fn authorize(
 
 /// Whether the token came in a header that only a script or a program sets: a browser adds what was typed into its own
 /// dialog (`Basic`) to requests by itself, and addresses end up in histories and logs.
-pub(super) fn is_deliberate(headers: &HeaderMap) -> bool {
+pub(super) fn is_deliberate(uri: &Uri, headers: &HeaderMap) -> bool {
+    if influx::parameters(uri.query().unwrap_or_default()).contains_key("p") {
+        return false;
+    }
     let scheme = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
     scheme.is_some_and(|(scheme, _)| {
         scheme.eq_ignore_ascii_case("bearer") || scheme.eq_ignore_ascii_case("token")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
 use uni_api::guest::{Control, ControlChange, ControlParams};
 use uni_api::page::Refusal;
@@ -63,11 +63,12 @@ pub(super) async fn vm_control(State(app): State<Arc<App>>, Named(vm): Named) ->
 pub(super) async fn change_vm_control(
     State(app): State<Arc<App>>,
     Extension(Peer(peer)): Extension<Peer>,
+    uri: Uri,
     headers: HeaderMap,
     named: Result<Named, Refused>,
     body: Body,
 ) -> Result<Response, Refused> {
-    may_change(&app, &headers)?;
+    may_change(&app, &uri, &headers)?;
     let Named(vm) = named?;
     let change = read(&headers, body).await?;
     let guest = Guest::of(Arc::clone(&vm)).with_token(change.token.clone()).map_err(unchanged)?;
@@ -93,12 +94,12 @@ fn unchanged(error: anyhow::Error) -> Refused {
 }
 
 /// Refuses who may not change anything. That the token is the right one was checked before.
-fn may_change(app: &App, headers: &HeaderMap) -> Result<(), Refused> {
+fn may_change(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
     let why = if !app.ui_control {
         "guests are not changed from the page; start unid with --ui-control and --token-file, or use `uni log-level` and \
          `uni metrics`"
-    } else if !is_deliberate(headers) {
-        "a change needs the daemon's token in the header `Authorization: Bearer TOKEN`"
+    } else if !is_deliberate(uri, headers) {
+        "a change needs the daemon's token in the header `Authorization: Bearer TOKEN`, and not in its address"
     } else {
         return Ok(());
     };
