@@ -106,6 +106,16 @@ fn certificates(option: &str, pem: &[u8]) -> io::Result<Vec<CertificateDer<'stat
     }
 }
 
+/// The usual way to a certificate of one's own makes an authority of it, which proves nobody (RFC 5280).
+fn explain(error: &rustls::Error) -> String {
+    let text = error.to_string();
+    if !text.contains("CaUsedAsEndEntity") {
+        return text;
+    }
+    "its certificate is an authority's; sign another with it, or make it with basicConstraints CA:FALSE"
+        .to_string()
+}
+
 fn invalid(text: String) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, text)
 }
@@ -138,7 +148,7 @@ impl Secured {
                 Err(error) => {
                     // The peer is told why, if it still listens.
                     let _ = self.push();
-                    return Err(io::Error::new(ErrorKind::InvalidData, error));
+                    return Err(invalid(explain(&error)));
                 }
             };
             let mut bytes = [0; 512];
@@ -253,19 +263,25 @@ mod tests {
     impl Sink {
         /// Its certificate is made out for `name`.
         fn new(name: &str) -> Self {
-            let made = rcgen::generate_simple_self_signed([name.to_string()]).expect("a certificate");
-            let key =
-                PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).expect("a key");
+            Self::of(name, rcgen::IsCa::NoCa)
+        }
+
+        fn of(name: &str, kind: rcgen::IsCa) -> Self {
+            let mut made = rcgen::CertificateParams::new([name.to_string()]).expect("a name");
+            made.is_ca = kind;
+            let signing_key = rcgen::KeyPair::generate().expect("a key");
+            let cert = made.self_signed(&signing_key).expect("a certificate");
+            let key = PrivateKeyDer::from_pem_slice(signing_key.serialize_pem().as_bytes()).expect("a key");
             let provider = Arc::new(rustls::crypto::ring::default_provider());
             let config = ServerConfig::builder_with_provider(provider)
                 .with_safe_default_protocol_versions()
                 .expect("versions")
                 .with_no_client_auth()
-                .with_single_cert(std::vec![made.cert.der().clone()], key)
+                .with_single_cert(std::vec![cert.der().clone()], key)
                 .expect("a configuration");
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
             let Ok(SocketAddr::V4(address)) = listener.local_addr() else { panic!("no IPv4 address") };
-            Self { listener, address, config: Arc::new(config), authority: made.cert.pem() }
+            Self { listener, address, config: Arc::new(config), authority: cert.pem() }
         }
 
         /// Takes the next connection; `None` if its client does not agree.
@@ -346,6 +362,9 @@ mod tests {
         let error = refused(&tls(&other), &sink);
         assert!(error.starts_with("invalid peer certificate: "), "{error}");
         assert!(refused(&tls(&other), &other).contains("certificate not valid for name"), "its address");
+        let authority = Sink::of("127.0.0.1", rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained));
+        let error = refused(&tls(&authority), &authority);
+        assert!(error.contains("make it with basicConstraints CA:FALSE"), "{error}");
         let named = tls(&other).named("sink.example").expect("a name");
         thread::scope(|scope| {
             let peer = scope.spawn(|| other.accept().is_some());
