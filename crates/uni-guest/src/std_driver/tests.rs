@@ -3,6 +3,7 @@
 use super::*;
 use crate::args::{Arguments, SyslogTransport};
 use crate::metrics::Periodic;
+use crate::sources::HeapStats;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::string::{String, ToString as _};
@@ -99,6 +100,27 @@ fn the_collector_hears_at_once_and_once_more_at_the_end() {
     assert!(counts.agent.sent_bytes > 0);
     let mut rest = String::new();
     stream.read_to_string(&mut rest).expect("closed in good order");
+}
+
+#[test]
+fn an_allocator_that_counts_is_believed_and_else_the_kernel() {
+    let heap = |config: Config| {
+        let (collector, address) = listener();
+        let handle = Reporting::start(Config { arguments: reporting_to(address).arguments, ..config })
+            .expect("a start");
+        let line = until_line(&mut accept(&collector), "heap,vm=web ");
+        handle.stop();
+        line
+    };
+    let stats = HeapStats { total_bytes: 800, live_bytes: 80, peak_bytes: 160 };
+    let counted = heap(quiet().heap(move || stats));
+    let expected =
+        "heap,vm=web heap_bytes=800i,heap_live_bytes=80i,heap_free_bytes=720i,heap_peak_bytes=160i ";
+    assert!(counted.starts_with(expected), "{counted}");
+    let known = heap(quiet());
+    let bytes =
+        known.strip_prefix("heap,vm=web heap_bytes=").and_then(|rest| rest.split_once("i ")?.0.parse().ok());
+    assert!(bytes.is_some_and(|bytes: u64| bytes > 50_000), "{known}");
 }
 
 #[test]
