@@ -198,8 +198,7 @@ fn each_change_leaves_an_audit_line_and_a_mark() -> anyhow::Result<()> {
     run_answering(&daemon, "hello", "web")?;
     daemon.uni_ok(&["log-level", "web", "app:debug", "--for", "10m"])?;
     let uid = rustix::process::getuid().as_raw();
-    let log = daemon.log();
-    let line = log.iter().find(|line| line.contains("guest control")).with_context(|| log.join("\n"))?;
+    let line = daemon.logged(&["guest control"])?;
     for word in ["vm=web", "command=Lapp:debug@600s", &format!("by=\"uid {uid}\""), "for=600s"] {
         ensure!(line.contains(word), "no {word}: {line}");
     }
@@ -283,7 +282,7 @@ fn a_guest_that_uni_does_not_run_is_named_by_address() -> anyhow::Result<()> {
     let by_addr = ["--addr", addr.as_str()];
     daemon.uni_ok(&[&["log-level"], &by_addr[..], &["app:debug"]].concat())?;
     ensure!(state_of(&daemon, "log-level", &by_addr, "app")? == "debug");
-    ensure!(daemon.log().iter().any(|line| line.contains("guest control") && line.contains(&addr)));
+    daemon.logged(&["guest control", &addr])?;
     fails_with(&daemon, &[&["log-level", "vm", "debug"], &by_addr[..]].concat(), &["--addr"])?;
 
     let port = free_port()?;
@@ -388,7 +387,6 @@ fn a_guest_of_another_kind_is_brought_back_by_unid() -> anyhow::Result<()> {
     // it is no VM: there is no directory to keep this in
     daemon.uni_ok(&["log-level", "--addr", &addr, "dns:error", "--for", "1h"])?;
     daemon.terminate()?;
-    let log = daemon.log().join("\n");
-    ensure!(log.contains("unid ends before it") && log.contains("Ldns:error"), "{log}");
+    daemon.logged(&["unid ends before it", "Ldns:error"])?;
     Ok(())
 }

@@ -45,16 +45,17 @@ fn a_change_ends_in_its_time_though_unid_was_killed_in_between() -> anyhow::Resu
     ensure!(file.exists(), "nothing is kept");
     daemon.kill()?;
     daemon.restart()?;
-    ensure!(metrics(&daemon, "web")? == OFF, "it ended early");
-    ensure!(start.elapsed() < Duration::from_secs(7), "too slow for this test: {:?}", start.elapsed());
-    ensure!(daemon.log().join("\n").contains("taken over"), "{:?}", daemon.log());
+    // a slow machine may need longer than the change lasts, and then it rightly is over
+    let now = metrics(&daemon, "web")?;
+    ensure!(now == OFF || start.elapsed() >= Duration::from_secs(8), "it ended early");
+    daemon.logged(&["taken over"])?;
     eventually("the change to end", || {
         let now = metrics(&daemon, "web")?;
         ensure!(now == BEFORE, "{now:?}");
         Ok(())
     })?;
     ensure!(start.elapsed() >= Duration::from_secs(8), "it ended after {:?}", start.elapsed());
-    ensure!(daemon.log().join("\n").contains("its time is over"), "{:?}", daemon.log());
+    daemon.logged(&["its time is over"])?;
     eventually("the file to go", || {
         ensure!(!file.exists());
         Ok(())
@@ -107,7 +108,7 @@ fn damage_is_told_and_other_runs_and_guests_are_left_alone() -> anyhow::Result<(
     std::fs::write(&web, b"{\"before\": [[\"*\"")?;
     daemon.restart()?;
     daemon.uni_ok(&["stop", "gone", "--force"])?;
-    ensure!(daemon.log().join("\n").contains("is damaged"), "{:?}", daemon.log());
+    daemon.logged(&["is damaged"])?;
     eventually("the files to go", || {
         ensure!(!web.exists() && !gone.exists());
         Ok(())

@@ -195,7 +195,7 @@ fn structured_json_logging_output_format() -> anyhow::Result<()> {
     // the default is text
     let state = tempfile::tempdir()?;
     let text = Daemon::start(state.path(), &[])?;
-    ensure!(text.log().iter().any(|line| line.contains("msg=\"unid listening\"")), "{:#?}", text.log());
+    text.logged(&["msg=\"unid listening\""])?;
     Ok(())
 }
 

@@ -133,7 +133,7 @@ fn every_line_of_a_json_log_is_an_object_of_the_documented_form() -> anyhow::Res
         "{of_web:#?}"
     );
     let begin = format!(r#""msg":"vm state transition","vm_id":"{id}","from":"created","to":"starting","#);
-    ensure!(daemon.log().iter().any(|line| line.contains(&begin)), "{:#?}", daemon.log());
+    daemon.logged(&[&begin])?;
     let socket = daemon.socket().display().to_string();
     ensure!(
         lines.iter().any(|line| line["msg"] == "unid listening" && line["socket"] == socket),

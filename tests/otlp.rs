@@ -353,6 +353,7 @@ fn a_collector_that_is_down_delays_nothing_and_is_found_when_it_comes() -> anyho
         ensure!(dropped == 7, "{dropped}");
         Ok(())
     })?;
+    daemon.logged(&["traces cannot be delivered"])?;
     ensure!(warnings(&daemon, "traces cannot be delivered") == 1, "{:#?}", daemon.log());
     let collector = Collector::start("grpc", port)?;
     eventually("a delivered trace", || {
@@ -386,10 +387,12 @@ fn a_collector_that_never_answers_delays_nothing() -> anyhow::Result<()> {
             ensure!(dropped(&daemon)? > 0, "none");
             Ok(())
         })?;
+        daemon.logged(&["traces cannot be delivered"])?;
         ensure!(warnings(&daemon, "traces cannot be delivered") == 1, "{address}: {:#?}", daemon.log());
         daemon.uni(&["stop", "nobody"])?;
         let took = end(&mut daemon)?;
         ensure!(took < ending + FLUSH, "{address}: {took:?} instead of {ending:?}");
+        daemon.logged(&["unid shutdown complete"])?;
         ensure!(warnings(&daemon, "unid shutdown complete") == 1, "{address}: {:#?}", daemon.log());
     }
     Ok(())

@@ -83,8 +83,7 @@ fn a_change_from_the_page_is_that_of_the_command_line() -> anyhow::Result<()> {
         status == 200 && state_of(&now, "metrics", "state", "gc").as_deref() == Some("disabled"),
         "{now}"
     );
-    let log = daemon.log();
-    let line = log.iter().find(|line| line.contains("guest control")).with_context(|| log.join("\n"))?;
+    let line = daemon.logged(&["guest control"])?;
     for word in ["vm=web", "command=Lapp:debug@600s", "by=\"page, 127.0.0.1\"", "for=600s"] {
         ensure!(line.contains(word), "no {word}: {line}");
     }

@@ -266,6 +266,19 @@ impl Daemon {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The first line of the log that holds all of `words`. `unid` writes its log by a thread of its own, so a line may come
+    /// a moment after the answer it tells of.
+    ///
+    /// # Errors
+    /// When none came.
+    pub fn logged(&self, words: &[&str]) -> anyhow::Result<String> {
+        eventually(&format!("a log line with {words:?}"), || {
+            let log = self.log();
+            let line = log.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned();
+            line.with_context(|| format!("{log:#?}"))
+        })
+    }
+
     /// The address that `unid` announced for a listener (`line`, `api`, `ui`, `metrics`).
     ///
     /// # Errors
