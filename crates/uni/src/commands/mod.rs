@@ -4,6 +4,7 @@ mod console;
 mod create;
 mod daemon;
 pub(crate) mod guest_control;
+mod memtrace;
 mod messages;
 mod stats;
 
@@ -36,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Stats(args) => stats::stats(&mut client, args, cli.output),
         Command::LogLevel(args) => guest_control::run(&mut client, args, ControlKind::Logs, cli.output),
         Command::Metrics(args) => guest_control::run(&mut client, args, ControlKind::Metrics, cli.output),
+        Command::Memtrace { command } => memtrace::run(&command, cli.output),
         Command::Stop(args) => stop(&mut client, args),
         Command::Rm(args) => rm(&mut client, args),
         Command::Status => status(&mut client, cli.output),
