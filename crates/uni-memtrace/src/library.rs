@@ -96,7 +96,9 @@ fn own_path(name: &str) -> &str {
     let inner = inner.get(..closing(inner)).unwrap_or(inner);
     let (own, of_trait) = split_as(inner);
     let own = own_path(bare_type(own));
-    if own.contains("::") { own } else { of_trait.map_or(own, own_path) }
+    // the type of a function is nobody's, even if its arguments are somebody's
+    let has_path = own.contains("::") && !own.starts_with("fn(");
+    if has_path { own } else { of_trait.map_or(own, own_path) }
 }
 
 /// Where the bracket closes that was open before `text`.

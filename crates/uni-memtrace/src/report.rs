@@ -217,9 +217,11 @@ impl Analysis {
         let (nodes, below) = (self.trie.nodes(), self.below());
         let mut on_path = vec![0_u32; groups.count];
         let mut here = Vec::new();
-        if let Some(sum) = nodes.first().and_then(|root| sums.get_mut(groups.own(root))) {
-            // what has no stack was called by nobody
-            sum.all = sum.own;
+        // what has no stack was called by nobody
+        if let Some(root) = nodes.first()
+            && let Some(sum) = sums.get_mut(groups.own(root))
+        {
+            sum.all = Below { allocated: root.allocated, live: root.live };
         }
         self.walk(|visit| match visit {
             Visit::Enter(at) => {
