@@ -15,6 +15,8 @@ use uni_wire::memtrace::{
 };
 
 const DEFAULT_MEGABYTES: u64 = 256;
+/// Different stacks of the program.
+const STACKS: u64 = 20_000;
 
 fn main() -> std::io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -30,7 +32,9 @@ fn main() -> std::io::Result<()> {
 fn all(megabytes: u64) -> std::io::Result<()> {
     let file = std::env::temp_dir().join(format!("uni-memtrace-{}.ctf", std::process::id()));
     make(&file, megabytes * 1_000_000)?;
-    println!("| {megabytes} MB of trace | MB/s | peak memory |\n|---|---|---|");
+    println!(
+        "| {megabytes} MB of trace | MB/s | MB per second of processor time | peak memory |\n|---|---|---|---|"
+    );
     for what in ["read", "decode", "report"] {
         Command::new(std::env::current_exe()?).arg(what).arg(&file).status()?;
     }
@@ -80,8 +84,16 @@ fn measure(what: &str, path: &Path) -> std::io::Result<()> {
         }
     };
     let rate = bytes as f64 / 1e6 / start.elapsed().as_secs_f64();
-    println!("| {what} ({found}) | {rate:.0} | {} |", peak_memory());
+    let own = bytes as f64 / 1e6 / processor_seconds().max(0.01);
+    println!("| {what} ({found}) | {rate:.0} | {own:.0} | {} |", peak_memory());
     Ok(())
+}
+
+/// What this process has used: other programs of the machine do not count.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().skip(11).take(2);
+    ticks.filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
 }
 
 fn peak_memory() -> String {
@@ -132,7 +144,8 @@ fn make(path: &Path, bytes: u64) -> std::io::Result<()> {
     };
     writer.start(Version::V2, &info).map_err(std::io::Error::other)?;
     let mut random = Random(88_172_645_463_325_252);
-    let (mut stack, mut young, mut old) = (vec![16], Vec::new(), Vec::new());
+    let (stacks, mut young, mut old) = (stacks(&mut random), Vec::new(), Vec::new());
+    let mut here = 0;
     let mut now = info.start_micros;
     while written < bytes {
         now += random.below(60);
@@ -151,9 +164,19 @@ fn make(path: &Path, bytes: u64) -> std::io::Result<()> {
                 offer(&mut writer, &mut file, &mut written, |writer| writer.handle_collect(now, id))?;
             }
             _ => {
-                walk(&mut stack, &mut random);
+                // mostly near the last one, now and then somewhere else
+                here = match random.below(50) {
+                    0 => random.below(STACKS),
+                    1..10 => random.below(STACKS / 50),
+                    _ => (here + random.below(5)) % STACKS,
+                };
                 let length_words = 1 + random.below(24);
-                let alloc = Allocation { length_words, samples: 1, source: Source::Minor, backtrace: &stack };
+                let alloc = Allocation {
+                    length_words,
+                    samples: 1,
+                    source: Source::Minor,
+                    backtrace: &stacks[here as usize],
+                };
                 let id =
                     offer(&mut writer, &mut file, &mut written, |writer| writer.handle_alloc(now, &alloc))?;
                 young.push(id);
@@ -165,18 +188,25 @@ fn make(path: &Path, bytes: u64) -> std::io::Result<()> {
     file.flush()
 }
 
-/// Returns from some calls and makes others: a frame's callees are three, mostly the same.
+/// The stacks of the program: a few hundred where most memory is allocated, and thousands of others.
+fn stacks(random: &mut Random) -> Vec<Vec<u64>> {
+    let mut stack = vec![16];
+    (0..STACKS)
+        .map(|_| {
+            walk(&mut stack, random);
+            stack.clone()
+        })
+        .collect()
+}
+
+/// Returns from some calls and makes others.
 fn walk(stack: &mut Vec<u64>, random: &mut Random) {
     let depth = stack.len() as u64;
     stack.truncate((depth - random.below(depth.min(6))) as usize);
-    while stack.len() < 12 || random.below(3) > 0 {
-        if stack.len() >= 30 {
-            break;
-        }
+    while stack.len() < 12 || (stack.len() < 30 && random.below(3) > 0) {
         let caller = stack.last().copied().unwrap_or(16) >> 4;
-        let choice = random.below(20).saturating_sub(17);
         let depth = stack.len() as u64;
-        stack.push((1 + (caller * 7 + choice * 31 + depth) % 1500) << 4);
+        stack.push((1 + (caller * 7 + random.below(3) * 31 + depth) % 1500) << 4);
     }
 }
 

@@ -267,9 +267,14 @@ impl Analysis {
                 self.trie.count_cut();
                 break;
             }
-            let frame = self.symbols.frame(*code);
-            let symbols = &mut self.symbols;
-            node = self.trie.child(node, frame, |caller| symbols.site_of(caller.site, frame));
+            node = match self.trie.same_child(node, *code) {
+                Some(child) => child,
+                None => {
+                    let frame = self.symbols.frame(*code);
+                    let symbols = &mut self.symbols;
+                    self.trie.child(node, *code, frame, |caller| symbols.site_of(caller.site, frame))
+                }
+            };
             path.push(node);
         }
         node

@@ -190,7 +190,7 @@ mod tests {
         let position = Position { name: b"http::f", file: b"f.rs", line: 7, start_column: 0, end_column: 0 };
         analysis.symbols.locate(5, &[position]);
         let frame = analysis.symbols.frame(5);
-        let node = analysis.trie.child(0, frame, |_| 0);
+        let node = analysis.trie.child(0, 5, frame, |_| 0);
         let entry = analysis.trie.node_mut(node).expect("a node");
         (entry.allocations, entry.allocated, entry.live) = (2, 3, 1);
         let mut bytes = Vec::new();

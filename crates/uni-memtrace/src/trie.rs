@@ -27,6 +27,9 @@ pub(crate) struct Node {
     pub(crate) allocated: u64,
     /// Of them, those that are alive.
     pub(crate) live: u64,
+    /// The code that was looked for last below this node, and what was found: mostly it is looked for again.
+    last_code: u64,
+    last_child: u32,
 }
 
 #[derive(Debug)]
@@ -57,9 +60,29 @@ impl Trie {
         self.nodes.get_mut(node as usize)
     }
 
-    /// The node below `parent` of `frame`; `site` says who allocates there, if it is new.
+    /// The node below `parent` of the frame `code`, if it was the last one looked for there.
     #[inline]
-    pub(crate) fn child(&mut self, parent: u32, frame: u32, site: impl FnOnce(&Node) -> u32) -> u32 {
+    pub(crate) fn same_child(&self, parent: u32, code: u64) -> Option<u32> {
+        let node = self.nodes.get(parent as usize)?;
+        (node.last_code == code && node.last_child != ROOT).then_some(node.last_child)
+    }
+
+    /// The node below `parent` of `frame`, which has this code; `site` says who allocates there, if it is new.
+    pub(crate) fn child(
+        &mut self,
+        parent: u32,
+        code: u64,
+        frame: u32,
+        site: impl FnOnce(&Node) -> u32,
+    ) -> u32 {
+        let child = self.find_or_add(parent, frame, site);
+        if let Some(node) = self.nodes.get_mut(parent as usize) {
+            (node.last_code, node.last_child) = (code, child);
+        }
+        child
+    }
+
+    fn find_or_add(&mut self, parent: u32, frame: u32, site: impl FnOnce(&Node) -> u32) -> u32 {
         let caller = self.nodes.get(parent as usize).copied().unwrap_or_default();
         if parent != ROOT && caller.frame == frame {
             return parent;
@@ -98,7 +121,10 @@ mod tests {
             let mut trie = Trie::new(usize::MAX);
             let mut model: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
             for stack in &stacks {
-                let node = stack.iter().fold(ROOT, |node, frame| trie.child(node, *frame, |_| 0));
+                let node = stack.iter().fold(ROOT, |node, frame| {
+                    let same = trie.same_child(node, u64::from(*frame));
+                    same.unwrap_or_else(|| trie.child(node, u64::from(*frame), *frame, |_| 0))
+                });
                 trie.node_mut(node).expect("a node").allocated += 1;
                 let mut plain = stack.clone();
                 plain.dedup();
@@ -123,8 +149,8 @@ mod tests {
     #[test]
     fn beyond_the_limit_a_stack_counts_for_its_prefix() {
         let mut trie = Trie::new(2);
-        let first = trie.child(ROOT, 1, |_| 0);
-        assert_eq!(trie.child(first, 2, |_| 0), first);
+        let first = trie.child(ROOT, 1, 1, |_| 0);
+        assert_eq!(trie.child(first, 2, 2, |_| 0), first);
         assert_eq!(trie.cut(), 1);
     }
 }
