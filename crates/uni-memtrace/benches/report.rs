@@ -151,11 +151,11 @@ fn make(path: &Path, bytes: u64) -> std::io::Result<()> {
         now += random.below(60);
         match random.below(100) {
             0..46 if !young.is_empty() => {
-                let id = young.swap_remove(random.below(young.len() as u64) as usize);
+                let id = young.swap_remove(recent(young.len(), &mut random));
                 offer(&mut writer, &mut file, &mut written, |writer| writer.handle_collect(now, id))?;
             }
             46..49 if !young.is_empty() => {
-                let id = young.swap_remove(random.below(young.len() as u64) as usize);
+                let id = young.swap_remove(recent(young.len(), &mut random));
                 old.push(id);
                 offer(&mut writer, &mut file, &mut written, |writer| writer.handle_promote(now, id))?;
             }
@@ -186,6 +186,11 @@ fn make(path: &Path, bytes: u64) -> std::io::Result<()> {
     offer(&mut writer, &mut file, &mut written, |writer| writer.close())?;
     drain(&mut writer, &mut file, &mut written)?;
     file.flush()
+}
+
+/// One of the newest of so many blocks: what a program has allocated lately dies first.
+fn recent(count: usize, random: &mut Random) -> usize {
+    count - 1 - random.below(count.min(4096) as u64) as usize
 }
 
 /// The stacks of the program: a few hundred where most memory is allocated, and thousands of others.

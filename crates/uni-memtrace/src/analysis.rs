@@ -217,7 +217,7 @@ impl Analysis {
         let Some(time) = self.time(alloc.time_micros) else { return };
         let samples = u32::try_from(alloc.samples).unwrap_or(u32::MAX);
         let words = u64::from(samples);
-        let Some(entry) = self.trie.node_mut(node) else { return };
+        let Some(entry) = self.trie.sums_mut(node) else { return };
         entry.allocations += 1;
         entry.allocated += words;
         entry.live += words;
@@ -249,7 +249,7 @@ impl Analysis {
         self.sums.freed += 1;
         self.sums.live = self.sums.live.saturating_sub(words);
         self.sums.live_blocks = self.sums.live_blocks.saturating_sub(1);
-        let Some(entry) = self.trie.node_mut(node) else { return };
+        let Some(entry) = self.trie.sums_mut(node) else { return };
         entry.live = entry.live.saturating_sub(words);
         let site = entry.site;
         self.series.change(time, site, words, true);
@@ -267,7 +267,7 @@ impl Analysis {
                 self.trie.count_cut();
                 break;
             }
-            node = match self.trie.same_child(node, *code) {
+            node = match self.trie.quick_child(node, *code) {
                 Some(child) => child,
                 None => {
                     let frame = self.symbols.frame(*code);

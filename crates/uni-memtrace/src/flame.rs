@@ -122,7 +122,7 @@ fn named(analysis: &Analysis, function: u32, allocated: u64, live: u64) -> Flame
 
 /// The tree by functions: frames of the same function are one, inlined ones are nodes of their own.
 fn merge(analysis: &Analysis) -> Vec<Building> {
-    let nodes = analysis.trie.nodes();
+    let (nodes, sums) = (analysis.trie.nodes(), analysis.trie.sums());
     let mut tree = vec![Building::default()];
     let mut path = vec![0_usize];
     analysis.walk(|visit| match visit {
@@ -142,8 +142,8 @@ fn merge(analysis: &Analysis) -> Vec<Building> {
                 }
             }
             path.push(here);
-            tree[here].allocated += nodes[at].allocated;
-            tree[here].live += nodes[at].live;
+            tree[here].allocated += sums[at].allocated;
+            tree[here].live += sums[at].live;
         }
         Visit::Leave(_) => {
             path.pop();
@@ -173,7 +173,7 @@ impl Analysis {
     /// blank, and bytes: those alive at the end if `live`, else all allocated ones.
     #[must_use]
     pub fn folded(&self, live: bool) -> String {
-        let (nodes, scale) = (self.trie.nodes(), self.scale());
+        let (nodes, sums, scale) = (self.trie.nodes(), self.trie.sums(), self.scale());
         let mut out = String::new();
         let mut line = String::new();
         let mut ends = Vec::new();
@@ -194,7 +194,7 @@ impl Analysis {
                         }));
                     }
                 }
-                let words = if live { nodes[at].live } else { nodes[at].allocated };
+                let words = if live { sums[at].live } else { sums[at].allocated };
                 if words > 0 {
                     let stack = if line.is_empty() { "(no stack)" } else { &line };
                     let _a_string_takes_all = writeln!(out, "{stack} {}", scale.bytes(words));

@@ -18,9 +18,19 @@ pub(crate) struct Block {
     pub(crate) samples: u32,
 }
 
+/// A place of the ring.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    /// The id and one, so that 0 is nobody's.
+    key: u64,
+    block: Block,
+}
+
+const EMPTY: Slot = Slot { key: 0, block: Block { node: 0, samples: 0 } };
+
 #[derive(Debug)]
 pub(crate) struct LiveTable {
-    ring: Box<[Option<(u64, Block)>]>,
+    ring: Box<[Slot]>,
     old: HashMap<u64, Block, RandomState>,
     limit: usize,
     untracked: u64,
@@ -29,38 +39,31 @@ pub(crate) struct LiveTable {
 impl LiveTable {
     /// A table of at most `limit` blocks besides the newest.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { ring: vec![None; RING].into_boxed_slice(), old: HashMap::default(), limit, untracked: 0 }
+        Self { ring: vec![EMPTY; RING].into_boxed_slice(), old: HashMap::default(), limit, untracked: 0 }
     }
 
     /// A block was allocated. One of the same id is replaced.
     pub(crate) fn insert(&mut self, id: u64, block: Block) {
-        let Some(place) = self.ring.get_mut(place(id)) else { return };
-        match place.replace((id, block)) {
-            Some((older, _)) if older == id => {}
-            Some((older, survivor)) => self.keep(older, survivor),
-            None => {}
+        let Some(slot) = self.ring.get_mut(place(id)) else { return };
+        let older = std::mem::replace(slot, Slot { key: id.wrapping_add(1), block });
+        if older.key != 0 && older.key != id.wrapping_add(1) {
+            self.keep(older.key - 1, older.block);
         }
     }
 
     /// A block was freed; `None` if it is not known.
     pub(crate) fn remove(&mut self, id: u64) -> Option<Block> {
-        let place = self.ring.get_mut(place(id))?;
-        match place {
-            Some((known, block)) if *known == id => {
-                let block = *block;
-                *place = None;
-                Some(block)
-            }
-            _ => self.old.remove(&id),
+        let slot = self.ring.get_mut(place(id))?;
+        if slot.key == id.wrapping_add(1) && slot.key != 0 {
+            return Some(std::mem::replace(slot, EMPTY).block);
         }
+        self.old.remove(&id)
     }
 
     #[cfg(test)]
     fn get(&self, id: u64) -> Option<Block> {
-        match self.ring.get(place(id))? {
-            Some((known, block)) if *known == id => Some(*block),
-            _ => self.old.get(&id).copied(),
-        }
+        let slot = self.ring.get(place(id))?;
+        if slot.key == id.wrapping_add(1) { Some(slot.block) } else { self.old.get(&id).copied() }
     }
 
     /// Blocks that are no longer followed: they count as alive for ever.

@@ -130,8 +130,12 @@ impl Analysis {
     /// Sums of every node with all below it.
     pub(crate) fn below(&self) -> Vec<Below> {
         let nodes = self.trie.nodes();
-        let mut sums: Vec<Below> =
-            nodes.iter().map(|node| Below { allocated: node.allocated, live: node.live }).collect();
+        let mut sums: Vec<Below> = self
+            .trie
+            .sums()
+            .iter()
+            .map(|sums| Below { allocated: sums.allocated, live: sums.live })
+            .collect();
         // children come after their parents
         for at in (1..nodes.len()).rev() {
             let Below { allocated, live } = sums[at];
@@ -184,11 +188,12 @@ impl Analysis {
     pub fn rows(&self, grouping: Grouping) -> Vec<Row> {
         let groups = Groups::new(self, grouping);
         let mut sums = vec![GroupSums::default(); groups.count];
-        for node in self.trie.nodes().iter().filter(|node| node.allocations > 0) {
+        let stacks = self.trie.nodes().iter().zip(self.trie.sums());
+        for (node, stack) in stacks.filter(|(_, stack)| stack.allocations > 0) {
             if let Some(sum) = sums.get_mut(groups.own(node)) {
-                sum.allocations += node.allocations;
-                sum.own.allocated += node.allocated;
-                sum.own.live += node.live;
+                sum.allocations += stack.allocations;
+                sum.own.allocated += stack.allocated;
+                sum.own.live += stack.live;
             }
         }
         self.add_cumulative(&groups, &mut sums);
@@ -218,8 +223,8 @@ impl Analysis {
         let mut on_path = vec![0_u32; groups.count];
         let mut here = Vec::new();
         // what has no stack was called by nobody
-        if let Some(root) = nodes.first()
-            && let Some(sum) = sums.get_mut(groups.own(root))
+        if let (Some(node), Some(root)) = (nodes.first(), self.trie.sums().first())
+            && let Some(sum) = sums.get_mut(groups.own(node))
         {
             sum.all = Below { allocated: root.allocated, live: root.live };
         }

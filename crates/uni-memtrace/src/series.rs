@@ -14,11 +14,18 @@ pub(crate) struct Step {
     pub(crate) changed: Vec<(u32, u64)>,
 }
 
+/// A site in the step in the making.
+#[derive(Clone, Copy, Debug, Default)]
+struct SiteNow {
+    /// Sampled words alive.
+    live: u64,
+    /// The step in which that changed last, plus one.
+    stamp: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Series {
-    live: Vec<u64>,
-    /// The step in which a site changed last, plus one.
-    stamps: Vec<u32>,
+    sites: Vec<SiteNow>,
     touched: Vec<u32>,
     steps: Vec<Step>,
     values: usize,
@@ -32,8 +39,7 @@ impl Series {
     /// At most `max_steps` steps, at least two.
     pub(crate) fn new(max_steps: usize) -> Self {
         Self {
-            live: Vec::new(),
-            stamps: Vec::new(),
+            sites: Vec::new(),
             touched: Vec::new(),
             steps: Vec::new(),
             values: 0,
@@ -58,18 +64,22 @@ impl Series {
             self.advance(time_micros);
         }
         let at = site as usize;
-        if at >= self.live.len() {
-            self.live.resize(at + 1, 0);
-            self.stamps.resize(at + 1, 0);
+        if at >= self.sites.len() {
+            self.sites.resize(at + 1, SiteNow::default());
         }
-        let stamp = u32::try_from(self.steps.len() + 1).unwrap_or(u32::MAX);
-        if let (Some(live), Some(last)) = (self.live.get_mut(at), self.stamps.get_mut(at)) {
-            *live = if freed { live.saturating_sub(samples) } else { live.saturating_add(samples) };
-            if *last != stamp {
-                *last = stamp;
+        let stamp = self.stamp();
+        if let Some(now) = self.sites.get_mut(at) {
+            now.live =
+                if freed { now.live.saturating_sub(samples) } else { now.live.saturating_add(samples) };
+            if now.stamp != stamp {
+                now.stamp = stamp;
                 self.touched.push(site);
             }
         }
+    }
+
+    fn stamp(&self) -> u32 {
+        u32::try_from(self.steps.len() + 1).unwrap_or(u32::MAX)
     }
 
     /// Ends the step in the making.
@@ -102,7 +112,7 @@ impl Series {
         touched.sort_unstable();
         let changed: Vec<(u32, u64)> = touched
             .drain(..)
-            .map(|site| (site, self.live.get(site as usize).copied().unwrap_or(0)))
+            .map(|site| (site, self.sites.get(site as usize).map_or(0, |now| now.live)))
             .collect();
         self.touched = touched;
         self.values += changed.len();
@@ -113,10 +123,10 @@ impl Series {
     fn reopen(&mut self) {
         let last = self.steps.pop().unwrap_or_default();
         self.values -= last.changed.len();
-        let stamp = u32::try_from(self.steps.len() + 1).unwrap_or(u32::MAX);
+        let stamp = self.stamp();
         for (site, _) in last.changed {
-            if let Some(known) = self.stamps.get_mut(site as usize) {
-                *known = stamp;
+            if let Some(now) = self.sites.get_mut(site as usize) {
+                now.stamp = stamp;
             }
             self.touched.push(site);
         }
@@ -133,7 +143,7 @@ impl Series {
         }
         self.values = self.steps.iter().map(|step| step.changed.len()).sum();
         // the numbers of steps have changed
-        self.stamps.fill(0);
+        self.sites.iter_mut().for_each(|now| now.stamp = 0);
     }
 }
 

@@ -21,20 +21,40 @@ pub(crate) struct Node {
     pub(crate) frame: u32,
     /// Who is said to have allocated.
     pub(crate) site: u32,
-    /// Allocations that were sampled with exactly this stack.
+}
+
+/// What was summed up of exactly one stack, in sampled words.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StackSums {
+    /// Who is said to have allocated, as the node has it.
+    pub(crate) site: u32,
+    /// Allocations.
     pub(crate) allocations: u64,
-    /// Their sampled words.
     pub(crate) allocated: u64,
     /// Of them, those that are alive.
     pub(crate) live: u64,
-    /// The code that was looked for last below this node, and what was found: mostly it is looked for again.
-    last_code: u64,
-    last_child: u32,
 }
+
+/// How a node is found. The callees of a node are a list, in which the one found last comes first: mostly it is looked
+/// for again, and lies beside its caller.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    /// The code of the node's frame.
+    code: u64,
+    /// The next callee of the same caller; [`ROOT`] if there is none.
+    next: u32,
+    /// The first callee.
+    first: u32,
+}
+
+/// Callees that are looked at one by one, before the table is asked.
+const MAX_STEPS: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct Trie {
     nodes: Vec<Node>,
+    sums: Vec<StackSums>,
+    links: Vec<Link>,
     children: HashMap<u64, u32, RandomState>,
     limit: usize,
     /// Of stacks that were cut, by the limits.
@@ -44,7 +64,14 @@ pub(crate) struct Trie {
 impl Trie {
     /// A trie of at most `limit` nodes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { nodes: vec![Node::default()], children: HashMap::default(), limit, cut: 0 }
+        Self {
+            nodes: vec![Node::default()],
+            sums: vec![StackSums::default()],
+            links: vec![Link::default()],
+            children: HashMap::default(),
+            limit,
+            cut: 0,
+        }
     }
 
     pub(crate) fn nodes(&self) -> &[Node] {
@@ -56,15 +83,40 @@ impl Trie {
         self.cut
     }
 
-    pub(crate) fn node_mut(&mut self, node: u32) -> Option<&mut Node> {
-        self.nodes.get_mut(node as usize)
+    /// What was summed up at each node, by the same numbers.
+    pub(crate) fn sums(&self) -> &[StackSums] {
+        &self.sums
     }
 
-    /// The node below `parent` of the frame `code`, if it was the last one looked for there.
+    pub(crate) fn sums_mut(&mut self, node: u32) -> Option<&mut StackSums> {
+        self.sums.get_mut(node as usize)
+    }
+
+    /// The node below `parent` of the frame `code`, if it is quickly found.
     #[inline]
-    pub(crate) fn same_child(&self, parent: u32, code: u64) -> Option<u32> {
-        let node = self.nodes.get(parent as usize)?;
-        (node.last_code == code && node.last_child != ROOT).then_some(node.last_child)
+    pub(crate) fn quick_child(&mut self, parent: u32, code: u64) -> Option<u32> {
+        let caller = self.links.get(parent as usize)?;
+        if parent != ROOT && caller.code == code {
+            return Some(parent);
+        }
+        let first = caller.first;
+        let (mut before, mut here) = (ROOT, first);
+        for _ in 0..MAX_STEPS {
+            let link = *self.links.get(here as usize)?;
+            if here == ROOT {
+                return None;
+            }
+            if link.code == code {
+                if here != first {
+                    self.links.get_mut(before as usize)?.next = link.next;
+                    self.links.get_mut(here as usize)?.next = first;
+                    self.links.get_mut(parent as usize)?.first = here;
+                }
+                return Some(here);
+            }
+            (before, here) = (here, link.next);
+        }
+        None
     }
 
     /// The node below `parent` of `frame`, which has this code; `site` says who allocates there, if it is new.
@@ -75,9 +127,13 @@ impl Trie {
         frame: u32,
         site: impl FnOnce(&Node) -> u32,
     ) -> u32 {
+        let known = self.nodes.len();
         let child = self.find_or_add(parent, frame, site);
-        if let Some(node) = self.nodes.get_mut(parent as usize) {
-            (node.last_code, node.last_child) = (code, child);
+        if self.nodes.len() > known
+            && let Some(caller) = self.links.get_mut(parent as usize)
+        {
+            let next = std::mem::replace(&mut caller.first, child);
+            self.links.push(Link { code, next, first: ROOT });
         }
         child
     }
@@ -96,7 +152,9 @@ impl Trie {
             return parent;
         }
         let node = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-        self.nodes.push(Node { parent, frame, site: site(&caller), ..Node::default() });
+        let site = site(&caller);
+        self.nodes.push(Node { parent, frame, site });
+        self.sums.push(StackSums { site, ..StackSums::default() });
         self.children.insert(key, node);
         node
     }
@@ -122,16 +180,16 @@ mod tests {
             let mut model: BTreeMap<Vec<u32>, u64> = BTreeMap::new();
             for stack in &stacks {
                 let node = stack.iter().fold(ROOT, |node, frame| {
-                    let same = trie.same_child(node, u64::from(*frame));
+                    let same = trie.quick_child(node, u64::from(*frame));
                     same.unwrap_or_else(|| trie.child(node, u64::from(*frame), *frame, |_| 0))
                 });
-                trie.node_mut(node).expect("a node").allocated += 1;
+                trie.sums_mut(node).expect("a node").allocated += 1;
                 let mut plain = stack.clone();
                 plain.dedup();
                 *model.entry(plain).or_default() += 1;
             }
             let mut found = BTreeMap::new();
-            for (at, node) in trie.nodes().iter().enumerate().filter(|(_, node)| node.allocated > 0) {
+            for (at, sums) in trie.sums().iter().enumerate().filter(|(_, sums)| sums.allocated > 0) {
                 let mut stack = Vec::new();
                 let mut here = at as u32;
                 while here != ROOT {
@@ -140,7 +198,7 @@ mod tests {
                     stack.insert(0, node.frame);
                     here = node.parent;
                 }
-                found.insert(stack, node.allocated);
+                found.insert(stack, sums.allocated);
             }
             prop_assert_eq!(found, model);
         }

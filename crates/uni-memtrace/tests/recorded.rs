@@ -160,7 +160,7 @@ fn damaged_traces_have_reports_too() {
 
 #[test]
 fn seeds_of_the_fuzz_target_hold() {
-    let seeds = workspace().join("fuzz/seeds/memtrace");
+    let seeds = workspace().join("fuzz/seeds/memtrace_report");
     let mut count = 0;
     for seed in std::fs::read_dir(seeds).expect("seeds") {
         properties::check_report(&std::fs::read(seed.expect("seeds").path()).expect("a seed"));
