@@ -15,8 +15,9 @@ use uni_wire::memtrace::{
 };
 
 const DEFAULT_MEGABYTES: u64 = 256;
-/// Different stacks of the program.
+/// Different stacks of the program, and those of them where most is allocated.
 const STACKS: u64 = 20_000;
+const HOT: u64 = 400;
 
 fn main() -> std::io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -164,10 +165,12 @@ fn make(path: &Path, bytes: u64) -> std::io::Result<()> {
                 offer(&mut writer, &mut file, &mut written, |writer| writer.handle_collect(now, id))?;
             }
             _ => {
-                // mostly near the last one, now and then somewhere else
+                // a server does the same again and again: most calls are near the last one or in a few hundred
+                // stacks, some are anywhere
                 here = match random.below(50) {
                     0 => random.below(STACKS),
-                    1..10 => random.below(STACKS / 50),
+                    1..10 => random.below(HOT),
+                    _ if here < HOT => (here + random.below(5)) % HOT,
                     _ => (here + random.below(5)) % STACKS,
                 };
                 let length_words = 1 + random.below(24);

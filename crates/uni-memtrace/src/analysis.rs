@@ -217,8 +217,9 @@ impl Analysis {
         let Some(time) = self.time(alloc.time_micros) else { return };
         let samples = u32::try_from(alloc.samples).unwrap_or(u32::MAX);
         let words = u64::from(samples);
-        let Some(entry) = self.trie.sums_mut(node) else { return };
-        entry.allocations += 1;
+        let at = self.trie.sums_at(node);
+        let Some(entry) = self.trie.sums_mut(at) else { return };
+        entry.allocations = entry.allocations.saturating_add(1);
         entry.allocated += words;
         entry.live += words;
         let site = entry.site;
@@ -235,13 +236,13 @@ impl Analysis {
         if sums.live > sums.peak {
             (sums.peak, sums.peak_micros) = (sums.live, time);
         }
-        self.live.insert(alloc.id, Block { node, samples });
+        self.live.insert(alloc.id, Block { sums: at, samples });
         self.series.change(time, site, words, false);
     }
 
     fn collect(&mut self, time_micros: u64, id: u64) {
         let Some(time) = self.time(time_micros) else { return };
-        let Some(Block { node, samples }) = self.live.remove(id) else {
+        let Some(Block { sums: at, samples }) = self.live.remove(id) else {
             self.sums.unmatched += 1;
             return;
         };
@@ -249,7 +250,7 @@ impl Analysis {
         self.sums.freed += 1;
         self.sums.live = self.sums.live.saturating_sub(words);
         self.sums.live_blocks = self.sums.live_blocks.saturating_sub(1);
-        let Some(entry) = self.trie.sums_mut(node) else { return };
+        let Some(entry) = self.trie.sums_mut(at) else { return };
         entry.live = entry.live.saturating_sub(words);
         let site = entry.site;
         self.series.change(time, site, words, true);

@@ -122,7 +122,7 @@ fn named(analysis: &Analysis, function: u32, allocated: u64, live: u64) -> Flame
 
 /// The tree by functions: frames of the same function are one, inlined ones are nodes of their own.
 fn merge(analysis: &Analysis) -> Vec<Building> {
-    let (nodes, sums) = (analysis.trie.nodes(), analysis.trie.sums());
+    let nodes = analysis.trie.nodes();
     let mut tree = vec![Building::default()];
     let mut path = vec![0_usize];
     analysis.walk(|visit| match visit {
@@ -142,8 +142,9 @@ fn merge(analysis: &Analysis) -> Vec<Building> {
                 }
             }
             path.push(here);
-            tree[here].allocated += sums[at].allocated;
-            tree[here].live += sums[at].live;
+            let sums = analysis.trie.sums(at);
+            tree[here].allocated += sums.allocated;
+            tree[here].live += sums.live;
         }
         Visit::Leave(_) => {
             path.pop();
@@ -173,7 +174,7 @@ impl Analysis {
     /// blank, and bytes: those alive at the end if `live`, else all allocated ones.
     #[must_use]
     pub fn folded(&self, live: bool) -> String {
-        let (nodes, sums, scale) = (self.trie.nodes(), self.trie.sums(), self.scale());
+        let (nodes, scale) = (self.trie.nodes(), self.scale());
         let mut out = String::new();
         let mut line = String::new();
         let mut ends = Vec::new();
@@ -194,7 +195,8 @@ impl Analysis {
                         }));
                     }
                 }
-                let words = if live { sums[at].live } else { sums[at].allocated };
+                let sums = self.trie.sums(at);
+                let words = if live { sums.live } else { sums.allocated };
                 if words > 0 {
                     let stack = if line.is_empty() { "(no stack)" } else { &line };
                     let _a_string_takes_all = writeln!(out, "{stack} {}", scale.bytes(words));

@@ -6,14 +6,14 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-/// Places of the ring: a power of two.
-const RING: usize = 1 << 18;
+/// Places of the ring: a power of two, few enough for a processor's cache.
+const RING: usize = 1 << 15;
 
 /// A block as it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Block {
-    /// The node of its stack.
-    pub(crate) node: u32,
+    /// Where the sums of its stack are.
+    pub(crate) sums: u32,
     /// How many of its words were sampled.
     pub(crate) samples: u32,
 }
@@ -26,7 +26,7 @@ struct Slot {
     block: Block,
 }
 
-const EMPTY: Slot = Slot { key: 0, block: Block { node: 0, samples: 0 } };
+const EMPTY: Slot = Slot { key: 0, block: Block { sums: 0, samples: 0 } };
 
 #[derive(Debug)]
 pub(crate) struct LiveTable {
@@ -97,9 +97,9 @@ mod tests {
         ) {
             let mut table = LiveTable::new(1000);
             let mut model = BTreeMap::new();
-            for (insert, low, lap, node) in steps {
+            for (insert, low, lap, sums) in steps {
                 let id = low + lap * RING as u64;
-                let block = Block { node, samples: 1 };
+                let block = Block { sums, samples: 1 };
                 if insert {
                     // ids are given out once
                     if model.contains_key(&id) { continue }
@@ -120,10 +120,10 @@ mod tests {
     fn what_is_beyond_the_limit_is_counted() {
         let mut table = LiveTable::new(2);
         for lap in 0..5 {
-            table.insert(lap * RING as u64, Block { node: 1, samples: 1 });
+            table.insert(lap * RING as u64, Block { sums: 1, samples: 1 });
         }
         assert_eq!(table.untracked(), 2);
-        assert_eq!(table.remove(0), Some(Block { node: 1, samples: 1 }));
+        assert_eq!(table.remove(0), Some(Block { sums: 1, samples: 1 }));
         assert_eq!(table.remove(2 * RING as u64), None);
     }
 }

@@ -164,18 +164,19 @@ fn locations(analysis: &Analysis) -> Vec<Location> {
 fn samples(analysis: &Analysis) -> Vec<Sample> {
     let (nodes, scale) = (analysis.trie.nodes(), analysis.scale());
     let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let own = analysis.trie.sums().iter().enumerate().filter(|(_, sums)| sums.allocations > 0);
-    own.map(|(at, sums)| {
-        let mut location_id = Vec::new();
-        let mut here = at;
-        while here != 0 {
-            location_id.push(u64::from(nodes[here].frame) + 1);
-            here = nodes[here].parent as usize;
-        }
-        let value = [sums.allocations, scale.bytes(sums.allocated), scale.bytes(sums.live)];
-        Sample { location_id, value: value.map(signed).to_vec() }
-    })
-    .collect()
+    let all = (0..nodes.len()).map(|at| (at, analysis.trie.sums(at)));
+    all.filter(|(_, sums)| sums.allocations > 0)
+        .map(|(at, sums)| {
+            let mut location_id = Vec::new();
+            let mut here = at;
+            while here != 0 {
+                location_id.push(u64::from(nodes[here].frame) + 1);
+                here = nodes[here].parent as usize;
+            }
+            let value = [u64::from(sums.allocations), scale.bytes(sums.allocated), scale.bytes(sums.live)];
+            Sample { location_id, value: value.map(signed).to_vec() }
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -191,7 +192,8 @@ mod tests {
         analysis.symbols.locate(5, &[position]);
         let frame = analysis.symbols.frame(5);
         let node = analysis.trie.child(0, 5, frame, |_| 0);
-        let entry = analysis.trie.sums_mut(node).expect("a node");
+        let at = analysis.trie.sums_at(node);
+        let entry = analysis.trie.sums_mut(at).expect("a node");
         (entry.allocations, entry.allocated, entry.live) = (2, 3, 1);
         let mut bytes = Vec::new();
         let packed = pprof(&analysis).expect("memory");

@@ -130,12 +130,9 @@ impl Analysis {
     /// Sums of every node with all below it.
     pub(crate) fn below(&self) -> Vec<Below> {
         let nodes = self.trie.nodes();
-        let mut sums: Vec<Below> = self
-            .trie
-            .sums()
-            .iter()
-            .map(|sums| Below { allocated: sums.allocated, live: sums.live })
-            .collect();
+        let sums = (0..nodes.len()).map(|at| self.trie.sums(at));
+        let mut sums: Vec<Below> =
+            sums.map(|sums| Below { allocated: sums.allocated, live: sums.live }).collect();
         // children come after their parents
         for at in (1..nodes.len()).rev() {
             let Below { allocated, live } = sums[at];
@@ -188,10 +185,10 @@ impl Analysis {
     pub fn rows(&self, grouping: Grouping) -> Vec<Row> {
         let groups = Groups::new(self, grouping);
         let mut sums = vec![GroupSums::default(); groups.count];
-        let stacks = self.trie.nodes().iter().zip(self.trie.sums());
+        let stacks = self.trie.nodes().iter().enumerate().map(|(at, node)| (node, self.trie.sums(at)));
         for (node, stack) in stacks.filter(|(_, stack)| stack.allocations > 0) {
             if let Some(sum) = sums.get_mut(groups.own(node)) {
-                sum.allocations += stack.allocations;
+                sum.allocations += u64::from(stack.allocations);
                 sum.own.allocated += stack.allocated;
                 sum.own.live += stack.live;
             }
@@ -223,7 +220,8 @@ impl Analysis {
         let mut on_path = vec![0_u32; groups.count];
         let mut here = Vec::new();
         // what has no stack was called by nobody
-        if let (Some(node), Some(root)) = (nodes.first(), self.trie.sums().first())
+        let root = self.trie.sums(ROOT as usize);
+        if let Some(node) = nodes.first()
             && let Some(sum) = sums.get_mut(groups.own(node))
         {
             sum.all = Below { allocated: root.allocated, live: root.live };

@@ -28,8 +28,8 @@ pub(crate) struct Node {
 pub(crate) struct StackSums {
     /// Who is said to have allocated, as the node has it.
     pub(crate) site: u32,
-    /// Allocations.
-    pub(crate) allocations: u64,
+    /// Allocations; at most as many as fit.
+    pub(crate) allocations: u32,
     pub(crate) allocated: u64,
     /// Of them, those that are alive.
     pub(crate) live: u64,
@@ -45,6 +45,8 @@ struct Link {
     next: u32,
     /// The first callee.
     first: u32,
+    /// Where the sums of this stack are; 0 if nothing was allocated there.
+    sums: u32,
 }
 
 /// Callees that are looked at one by one, before the table is asked.
@@ -53,6 +55,7 @@ const MAX_STEPS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Trie {
     nodes: Vec<Node>,
+    /// Of those nodes that have any; the first is nobody's.
     sums: Vec<StackSums>,
     links: Vec<Link>,
     children: HashMap<u64, u32, RandomState>,
@@ -83,13 +86,30 @@ impl Trie {
         self.cut
     }
 
-    /// What was summed up at each node, by the same numbers.
-    pub(crate) fn sums(&self) -> &[StackSums] {
-        &self.sums
+    /// What was summed up at a node.
+    pub(crate) fn sums(&self, node: usize) -> StackSums {
+        let at = self.links.get(node).map_or(0, |link| link.sums);
+        self.sums.get(at as usize).copied().unwrap_or_default()
     }
 
-    pub(crate) fn sums_mut(&mut self, node: u32) -> Option<&mut StackSums> {
-        self.sums.get_mut(node as usize)
+    /// Where the sums of a node are, for [`Self::sums_mut`].
+    #[inline]
+    pub(crate) fn sums_at(&mut self, node: u32) -> u32 {
+        match self.links.get_mut(node as usize) {
+            Some(link) if link.sums != 0 => link.sums,
+            Some(link) => {
+                let site = self.nodes.get(node as usize).map_or(0, |node| node.site);
+                link.sums = u32::try_from(self.sums.len()).unwrap_or(u32::MAX);
+                self.sums.push(StackSums { site, ..StackSums::default() });
+                link.sums
+            }
+            None => 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn sums_mut(&mut self, at: u32) -> Option<&mut StackSums> {
+        self.sums.get_mut(at as usize)
     }
 
     /// The node below `parent` of the frame `code`, if it is quickly found.
@@ -133,7 +153,7 @@ impl Trie {
             && let Some(caller) = self.links.get_mut(parent as usize)
         {
             let next = std::mem::replace(&mut caller.first, child);
-            self.links.push(Link { code, next, first: ROOT });
+            self.links.push(Link { code, next, first: ROOT, sums: 0 });
         }
         child
     }
@@ -154,7 +174,6 @@ impl Trie {
         let node = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
         let site = site(&caller);
         self.nodes.push(Node { parent, frame, site });
-        self.sums.push(StackSums { site, ..StackSums::default() });
         self.children.insert(key, node);
         node
     }
@@ -183,13 +202,15 @@ mod tests {
                     let same = trie.quick_child(node, u64::from(*frame));
                     same.unwrap_or_else(|| trie.child(node, u64::from(*frame), *frame, |_| 0))
                 });
-                trie.sums_mut(node).expect("a node").allocated += 1;
+                let at = trie.sums_at(node);
+                trie.sums_mut(at).expect("sums").allocated += 1;
                 let mut plain = stack.clone();
                 plain.dedup();
                 *model.entry(plain).or_default() += 1;
             }
             let mut found = BTreeMap::new();
-            for (at, sums) in trie.sums().iter().enumerate().filter(|(_, sums)| sums.allocated > 0) {
+            let sums = (0..trie.nodes().len()).map(|at| (at, trie.sums(at)));
+            for (at, sums) in sums.filter(|(_, sums)| sums.allocated > 0) {
                 let mut stack = Vec::new();
                 let mut here = at as u32;
                 while here != ROOT {
