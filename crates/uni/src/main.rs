@@ -44,7 +44,7 @@ fn finish_parsing(error: &clap::Error) -> ExitCode {
 }
 
 /// One message on stderr. The daemon may quote a guest's console, so a terminal is protected from it.
-fn complain(message: &str) {
+pub(crate) fn complain(message: &str) {
     let mut stderr = std::io::stderr().lock();
     let message = if stderr.is_terminal() { text::harmless(message) } else { message.to_owned() };
     let _nowhere_left_to_complain = writeln!(stderr, "{}", message.trim_end());

@@ -83,7 +83,7 @@ fn in_short(sources: &[SourceState]) -> String {
 }
 
 /// `512 B`, `1.5 KiB`, ... `1.0 PiB`: one decimal, never `1024.0` of a unit that has a larger one.
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if count < 1024 {
         return format!("{count} B");
@@ -102,7 +102,7 @@ fn or_dash(text: &str) -> &str {
 }
 
 /// Aligned columns, two spaces apart, without borders. Rows are never wrapped: one line is one row.
-fn columns<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(crate) fn columns<const N: usize>(rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     for row in rows {

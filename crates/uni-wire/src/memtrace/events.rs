@@ -118,13 +118,17 @@ impl Events {
         let outcome = reader.read(&mut rest, each);
         let at = bytes.len() - rest.0.len();
         reader.domain.next_id = header.next_id;
-        let Err(kind) = outcome else { return Ok(true) };
+        let whole = bytes.len() == header.size_bytes;
+        let kind = match outcome {
+            Ok(()) | Err(FaultKind::CutEvent) if !whole => FaultKind::CutPacket,
+            Ok(()) => return Ok(true),
+            Err(kind) => kind,
+        };
         if place.mode == Mode::Strict {
             return Err(fault(kind, at, 0));
         }
-        let cut = bytes.len() < header.size_bytes && kind == FaultKind::CutEvent;
         reader.domain.forget();
-        each(Item::Fault(fault(if cut { FaultKind::CutPacket } else { kind }, at, rest.0.len())));
+        each(Item::Fault(fault(kind, at, rest.0.len())));
         Ok(true)
     }
 
@@ -187,7 +191,8 @@ impl PacketReader<'_> {
                 return Err(kind);
             }
         }
-        if self.next_id != self.header.next_id {
+        let whole = self.bytes == self.header.size_bytes;
+        if whole && self.next_id != self.header.next_id {
             self.tell(FaultKind::AllocationCount, rest, each)?;
         }
         Ok(())

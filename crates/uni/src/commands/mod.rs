@@ -4,6 +4,7 @@ mod console;
 mod create;
 mod daemon;
 pub(crate) mod guest_control;
+mod memtrace;
 mod messages;
 mod stats;
 
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Metrics(args) => {
             guest_control::run(&mut client, args.guest, ControlKind::Metrics, cli.output)
         }
+        Command::Memtrace { command } => memtrace::run(&command, cli.output),
         Command::Stop(args) => stop(&mut client, args),
         Command::Rm(args) => rm(&mut client, args),
         Command::Status => status(&mut client, cli.output),

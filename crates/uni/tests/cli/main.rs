@@ -2,4 +2,5 @@
 
 mod against_daemon;
 mod daemon;
+mod memtrace;
 mod without_daemon;

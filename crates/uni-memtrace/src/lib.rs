@@ -1,0 +1,34 @@
+//! What a heap trace says: which library holds the memory of a program, when, and by which calls.
+//!
+//! Owns the meaning of a trace: [`Analysis`] takes its events one by one and keeps sums by stack, never the events, so
+//! that a trace of any length needs a bounded amount of memory. [`Report`], [`Diff`], [`FlameGraph`] and the pprof form
+//! are made from it. Never opens a file and never reads a clock.
+//!
+//! A trace is a sample: a word is sampled with the probability `rate`, so a sampled word stands for `1 / rate` words.
+//! All sizes are estimates by that rule, in bytes.
+
+mod analysis;
+mod diff;
+mod flame;
+mod html;
+mod library;
+mod live;
+mod pprof;
+mod report;
+mod series;
+mod svg;
+mod symbols;
+mod trie;
+
+pub use analysis::{Analysis, FaultCount, Options, TraceInfo, read};
+pub use diff::{Diff, DiffRow};
+pub use flame::{FlameGraph, FlameNode};
+pub use html::html;
+pub use library::{Owner, owner};
+pub use pprof::pprof;
+pub use report::{Grouping, Report, Row, Timeline, Totals};
+pub use svg::svg;
+/// How a flame graph looks, for the script.
+pub const FLAME_STYLE: &str = include_str!("flame.css");
+/// The script that draws a flame graph: the `.html` has it inside, and a page can use the same file.
+pub const FLAME_SCRIPT: &str = include_str!("flame.js");

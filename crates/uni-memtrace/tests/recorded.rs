@@ -1,0 +1,170 @@
+//! Recorded traces of OCaml programs: the report's numbers against those computed here from the original tool's dump.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use uni_memtrace::{Analysis, Grouping, Options, read};
+
+mod properties;
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn recorded(name: &str) -> Vec<u8> {
+    std::fs::read(workspace().join("crates/uni-wire/tests/data/memtrace").join(name)).expect("recorded")
+}
+
+/// Sums of the dump, in samples.
+#[derive(Debug, Default)]
+struct Model {
+    allocated: u64,
+    live: u64,
+    peak: u64,
+    freed: u64,
+    /// By name and file: allocated, live, cumulative allocated, cumulative live.
+    functions: BTreeMap<(String, String), [u64; 4]>,
+}
+
+/// `NAME@FILE:LINE:START-END`, or `$CODE`.
+fn function(frame: &str) -> (String, String) {
+    match frame.strip_prefix('$') {
+        Some(code) => (format!("{:#x}", code.parse::<i64>().expect("a code").cast_unsigned()), String::new()),
+        None => {
+            let (name, place) = frame.split_once('@').expect("a place");
+            let file = place.rsplitn(3, ':').nth(2).expect("a file");
+            (name.to_owned(), file.to_owned())
+        }
+    }
+}
+
+fn model(dump: &str, at: Option<u64>) -> Model {
+    let mut model = Model::default();
+    let mut blocks: BTreeMap<u64, (u64, Vec<(String, String)>)> = BTreeMap::new();
+    for line in dump.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let mut number = || words.next().expect("a word").parse::<u64>().expect("a number");
+        let (time, id) = (number(), number());
+        if at.is_some_and(|at| time > at) {
+            break;
+        }
+        match words.next().expect("a verb") {
+            "promote" => {}
+            "collect" => {
+                let (samples, stack) = blocks.remove(&id).expect("allocated before");
+                model.live -= samples;
+                model.freed += 1;
+                model.add(&stack, |sums, own| {
+                    sums[3] -= samples;
+                    sums[1] -= if own { samples } else { 0 };
+                });
+            }
+            _ => {
+                let samples: u64 = words.next().expect("samples").parse().expect("a number");
+                let (_, frames) = line.split_once(": ").unwrap_or((line, ""));
+                let stack: Vec<_> = frames.split_ascii_whitespace().map(function).collect();
+                model.allocated += samples;
+                model.live += samples;
+                model.peak = model.peak.max(model.live);
+                model.add(&stack, |sums, own| {
+                    sums[2] += samples;
+                    sums[3] += samples;
+                    if own {
+                        sums[0] += samples;
+                        sums[1] += samples;
+                    }
+                });
+                blocks.insert(id, (samples, stack));
+            }
+        }
+    }
+    model
+}
+
+impl Model {
+    fn add(&mut self, stack: &[(String, String)], mut change: impl FnMut(&mut [u64; 4], bool)) {
+        let nowhere = ("(no stack)".to_owned(), String::new());
+        let innermost = stack.last().unwrap_or(&nowhere).clone();
+        let all: BTreeSet<_> = stack.iter().cloned().chain([innermost.clone()]).collect();
+        for function in all {
+            let own = function == innermost;
+            change(self.functions.entry(function).or_default(), own);
+        }
+    }
+}
+
+fn check(name: &str, at: Option<u64>) {
+    let dump = String::from_utf8(recorded(&format!("{name}.txt"))).expect("text");
+    let model = model(&dump, at);
+    let options = Options { at_micros: at, ..Options::default() };
+    let analysis = read(&recorded(&format!("{name}.ctf"))[..], &options, |_| {}).expect("memory");
+    assert_eq!(analysis.faults(), []);
+    let report = analysis.report(Grouping::Function, usize::MAX);
+    let info = report.info.as_ref().expect("an info");
+    let bytes = |samples: u64| (samples as f64 * 8.0 / info.sample_rate).round() as u64;
+    let totals = &report.totals;
+    assert_eq!(totals.allocated_bytes, bytes(model.allocated), "{name}");
+    assert_eq!(totals.live_bytes, bytes(model.live), "{name}");
+    assert_eq!(totals.peak_live_bytes, bytes(model.peak), "{name}");
+    assert_eq!(totals.sampled_frees, model.freed, "{name}");
+    let mut rows = BTreeMap::new();
+    for row in &report.rows {
+        let sums =
+            [row.allocated_bytes, row.live_bytes, row.cumulative_allocated_bytes, row.cumulative_live_bytes];
+        assert_eq!(rows.insert((row.name.clone(), row.file.clone()), sums), None);
+    }
+    let expected: BTreeMap<_, _> =
+        model.functions.into_iter().map(|(function, sums)| (function, sums.map(bytes))).collect();
+    assert_eq!(rows, expected, "{name}");
+    check_timeline(&analysis, bytes(model.live));
+}
+
+/// At the end of the last step, all libraries together have what is alive.
+fn check_timeline(analysis: &Analysis, live: u64) {
+    let report = analysis.report(Grouping::Library, 3);
+    for lines in [&report.timeline.libraries, &report.timeline.sites] {
+        let last: u64 = lines.iter().filter_map(|(_, values)| values.last()).sum();
+        assert!(last.abs_diff(live) <= 2 * lines.len() as u64, "{last} instead of {live}");
+        assert!(lines.iter().all(|(_, values)| values.len() <= Options::default().steps));
+    }
+}
+
+#[test]
+fn totals_and_functions_are_those_of_the_dump() {
+    for name in ["tiny-v2", "edges-v2", "domains-v3", "lists-v2", "lists-v3", "unikernel-v2"] {
+        check(name, None);
+    }
+}
+
+#[test]
+fn the_state_at_a_time_is_that_of_the_events_up_to_it() {
+    for (name, at) in
+        [("tiny-v2", 3000), ("edges-v2", 60_000_000), ("lists-v2", 4000), ("unikernel-v2", 5000)]
+    {
+        check(name, Some(at));
+    }
+}
+
+#[test]
+fn damaged_traces_have_reports_too() {
+    let trace = recorded("unikernel-v2.ctf");
+    for cut in (0..trace.len()).step_by(97) {
+        properties::check_report(&trace[..cut]);
+        properties::check_report(&trace[cut..]);
+    }
+    let cut = read(&trace[..trace.len() - 5], &Options::default(), |_| {}).expect("memory");
+    let faults = cut.faults();
+    assert_eq!(faults.len(), 1);
+    assert!(faults[0].what.contains("ends inside a packet"), "{faults:?}");
+}
+
+#[test]
+fn seeds_of_the_fuzz_target_hold() {
+    let seeds = workspace().join("fuzz/seeds/memtrace_report");
+    let mut count = 0;
+    for seed in std::fs::read_dir(seeds).expect("seeds") {
+        properties::check_report(&std::fs::read(seed.expect("seeds").path()).expect("a seed"));
+        count += 1;
+    }
+    assert!(count > 3);
+}

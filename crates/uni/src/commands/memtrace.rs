@@ -1,0 +1,254 @@
+//! `uni memtrace report` and `diff`: what a heap trace says.
+//!
+//! Owns files, the progress bar and tables. What a trace means is for `uni-memtrace` to say; no daemon is asked.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Read, Write as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail, ensure};
+use indicatif::{ProgressBar, ProgressStyle};
+use uni_memtrace::{Analysis, Diff, DiffRow, FlameGraph, Grouping, Options, Report, Row, Totals};
+
+use crate::args::{Format, MemtraceBy, MemtraceCommand, MemtraceDiffArgs, MemtraceReportArgs, MemtraceRows};
+use crate::render::{bytes, columns};
+use crate::text::one_line;
+use crate::{complain, output};
+
+/// From this size on a bar says how far reading has come, in bytes.
+const LONG_BYTES: u64 = 32 << 20;
+
+/// Reads traces and prints what they say.
+pub(super) fn run(command: &MemtraceCommand, format: Format) -> anyhow::Result<()> {
+    match command {
+        MemtraceCommand::Report(args) => report(args, format),
+        MemtraceCommand::Diff(args) => diff(args, format),
+    }
+}
+
+fn report(args: &MemtraceReportArgs, format: Format) -> anyhow::Result<()> {
+    let picture = args.flamegraph.as_deref().map(Picture::of).transpose()?;
+    let analysis = read(&args.file, &args.rows)?;
+    if let (Some(path), Some(picture)) = (&args.flamegraph, picture) {
+        write(path, picture.draw(&FlameGraph::new(&analysis))?.as_bytes())?;
+    }
+    if let Some(path) = &args.pprof {
+        write(path, &uni_memtrace::pprof(&analysis)?)?;
+    }
+    if let Some(path) = &args.folded {
+        write(path, analysis.folded(analysis.totals().live_bytes > 0).as_bytes())?;
+    }
+    let report = analysis.report(args.rows.grouping(), args.rows.top());
+    match format {
+        Format::Table => output::text(&report_text(&report, args.rows.by)),
+        Format::Json => output::json(&report),
+    }
+}
+
+fn diff(args: &MemtraceDiffArgs, format: Format) -> anyhow::Result<()> {
+    let stdin = Path::new("-");
+    ensure!(args.before != stdin || args.after != stdin, "stdin can be one of the two traces only");
+    let before = read(&args.before, &args.rows)?;
+    let after = read(&args.after, &args.rows)?;
+    let diff = Diff::new(&before, &after, args.rows.grouping(), args.rows.top());
+    match format {
+        Format::Table => output::text(&diff_text(&diff, args.rows.by)),
+        Format::Json => output::json(&diff),
+    }
+}
+
+impl MemtraceRows {
+    const fn grouping(&self) -> Grouping {
+        match self.by {
+            MemtraceBy::Site => Grouping::Site,
+            MemtraceBy::Library => Grouping::Library,
+            MemtraceBy::Function => Grouping::Function,
+        }
+    }
+
+    fn top(&self) -> usize {
+        usize::try_from(self.top).unwrap_or(usize::MAX)
+    }
+}
+
+/// The forms of a flame graph.
+#[derive(Clone, Copy)]
+enum Picture {
+    Svg,
+    Html,
+}
+
+impl Picture {
+    fn of(path: &Path) -> anyhow::Result<Self> {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("svg") => Ok(Self::Svg),
+            Some("html") => Ok(Self::Html),
+            _ => bail!("cannot draw {}: its name must end in .svg or .html", path.display()),
+        }
+    }
+
+    fn draw(self, graph: &FlameGraph) -> anyhow::Result<String> {
+        Ok(match self {
+            Self::Svg => uni_memtrace::svg(graph)?,
+            Self::Html => uni_memtrace::html(graph)?,
+        })
+    }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    std::fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Reads a trace as far as it can be read, and says on stderr what could not be.
+fn read(path: &Path, rows: &MemtraceRows) -> anyhow::Result<Analysis> {
+    let at_micros = rows.at.map(|at| u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
+    let options = Options { at_micros, ..Options::default() };
+    let what = || format!("reading the heap trace {}", path.display());
+    let analysis = if path == Path::new("-") {
+        uni_memtrace::read(std::io::stdin().lock(), &options, |_| {}).with_context(what)?
+    } else {
+        let file = File::open(path).with_context(what)?;
+        let bar = bar(file.metadata().map_or(0, |metadata| metadata.len()));
+        let analysis = read_file(file, &options, bar.as_ref()).with_context(what)?;
+        bar.inspect(ProgressBar::finish_and_clear);
+        analysis
+    };
+    for fault in analysis.faults() {
+        let times = if fault.count == 1 { String::new() } else { format!(", {} times", fault.count) };
+        let skipped = if fault.skipped_bytes == 0 {
+            String::new()
+        } else {
+            format!(", {} bytes skipped", fault.skipped_bytes)
+        };
+        complain(&format!(
+            "uni: {}: {}{times}, first at byte {}{skipped}",
+            path.display(),
+            fault.what,
+            fault.first_offset
+        ));
+    }
+    for limit in analysis.limits_reached() {
+        complain(&format!("uni: {}: {limit}", path.display()));
+    }
+    ensure!(!analysis.is_empty(), "{} is no heap trace, or nothing of it can be read", path.display());
+    Ok(analysis)
+}
+
+fn read_file(file: impl Read, options: &Options, bar: Option<&ProgressBar>) -> std::io::Result<Analysis> {
+    uni_memtrace::read(file, options, |done| {
+        if let Some(bar) = bar {
+            bar.set_position(done);
+        }
+    })
+}
+
+/// A bar on a terminal, for files that take a while.
+fn bar(len: u64) -> Option<ProgressBar> {
+    if len < LONG_BYTES || !std::io::stderr().is_terminal() {
+        return None;
+    }
+    let bar = ProgressBar::new(len);
+    let style = "{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left";
+    Some(match ProgressStyle::with_template(style) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    })
+}
+
+fn report_text(report: &Report, by: MemtraceBy) -> String {
+    let mut out = String::new();
+    if let Some(info) = &report.info {
+        let rows = [
+            ["Program".to_owned(), one_line(&info.executable_name)],
+            ["Host".to_owned(), one_line(&info.host_name)],
+            ["Rate".to_owned(), format!("{:e} of all words", info.sample_rate)],
+        ];
+        out += &columns(rows);
+    }
+    out += &totals_text(&report.totals);
+    out.push('\n');
+    let head = ["LIVE", "LIVE CUM", "ALLOCATED", "ALLOCATED CUM", "SAMPLES"];
+    let head = head.map(str::to_owned).into_iter().chain(name_head(by)).collect();
+    out += &table(head, report.rows.iter().map(|row| cells(row, by)));
+    out + &left_out(report.rows_left_out)
+}
+
+fn totals_text(totals: &Totals) -> String {
+    columns([
+        ["Duration".to_owned(), format!("{:.3} s", totals.duration_seconds)],
+        ["Allocated".to_owned(), bytes(totals.allocated_bytes)],
+        ["Live".to_owned(), bytes(totals.live_bytes)],
+        ["Peak".to_owned(), format!("{} at {:.3} s", bytes(totals.peak_live_bytes), totals.peak_seconds)],
+        [
+            "Samples".to_owned(),
+            format!("{} allocations, {} freed", totals.sampled_allocations, totals.sampled_frees),
+        ],
+    ])
+}
+
+fn name_head(by: MemtraceBy) -> Vec<String> {
+    match by {
+        MemtraceBy::Library => vec!["LIBRARY".to_owned()],
+        _ => ["LIBRARY", "FUNCTION", "FILE"].map(str::to_owned).to_vec(),
+    }
+}
+
+fn cells(row: &Row, by: MemtraceBy) -> Vec<String> {
+    let sizes =
+        [row.live_bytes, row.cumulative_live_bytes, row.allocated_bytes, row.cumulative_allocated_bytes];
+    let numbers = sizes.map(bytes).into_iter().chain([row.sampled_allocations.to_string()]);
+    numbers.chain(names(by, &row.library, &row.name, &row.file, row.line)).collect()
+}
+
+fn names(by: MemtraceBy, library: &str, name: &str, file: &str, line: u32) -> Vec<String> {
+    if by == MemtraceBy::Library {
+        return vec![one_line(library)];
+    }
+    let place = if line == 0 { one_line(file) } else { format!("{}:{line}", one_line(file)) };
+    vec![one_line(library), one_line(name), place]
+}
+
+fn diff_text(diff: &Diff, by: MemtraceBy) -> String {
+    let both = |before: u64, after: u64| format!("{} -> {}", bytes(before), bytes(after));
+    let (before, after) = (&diff.before, &diff.after);
+    let mut out = columns([
+        ["Allocated".to_owned(), both(before.allocated_bytes, after.allocated_bytes)],
+        ["Live".to_owned(), both(before.live_bytes, after.live_bytes)],
+        ["Peak".to_owned(), both(before.peak_live_bytes, after.peak_live_bytes)],
+    ]);
+    out.push('\n');
+    let head = ["LIVE CHANGE", "LIVE BEFORE", "LIVE AFTER", "ALLOCATED BEFORE", "ALLOCATED AFTER"];
+    let head = head.map(str::to_owned).into_iter().chain(name_head(by)).collect();
+    out += &table(head, diff.rows.iter().map(|row| diff_cells(row, by)));
+    out + &left_out(diff.rows_left_out)
+}
+
+fn diff_cells(row: &DiffRow, by: MemtraceBy) -> Vec<String> {
+    let sign = if row.live_change_bytes < 0 { "-" } else { "+" };
+    let change = format!("{sign}{}", bytes(row.live_change_bytes.unsigned_abs()));
+    let sizes =
+        [row.live_before_bytes, row.live_after_bytes, row.allocated_before_bytes, row.allocated_after_bytes];
+    let names = names(by, &row.library, &row.name, &row.file, row.line);
+    std::iter::once(change).chain(sizes.map(bytes)).chain(names).collect()
+}
+
+fn left_out(rows: usize) -> String {
+    if rows == 0 { String::new() } else { format!("({rows} more rows: --top)\n") }
+}
+
+/// A table of rows that all have as many cells as the head.
+fn table(head: Vec<String>, rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut out = Vec::new();
+    let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).collect();
+    let count = rows.first().map_or(0, Vec::len);
+    let wide = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count).map(wide).collect();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line += &format!("{cell:<width$}  ");
+        }
+        let _memory_takes_all = writeln!(out, "{}", line.trim_end());
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
