@@ -78,14 +78,14 @@ fn traced_pairs() {
 
 fn cases() -> Vec<Case> {
     let bare = || pairs(&System);
-    let mut cases = vec![
+    let cases = vec![
         case("glibc", 0, nothing, bare, nothing),
         case("sampled, off", 0, nothing, sampled_pairs, nothing),
         case("sampled, trace at 1e-4 (start and end included)", 0, nothing, traced_pairs, nothing),
         case("sampled, heap_by_library of a small heap", 0, start_profile, sampled_pairs, heap::stop_profile),
     ];
     #[cfg(feature = "bench-jemalloc")]
-    jemalloc::add(&mut cases);
+    let cases = jemalloc::added(cases);
     cases
 }
 
@@ -98,7 +98,7 @@ mod jemalloc {
     #[unsafe(export_name = "_rjem_malloc_conf")]
     static CONFIGURATION: &[u8] = b"prof:true,prof_active:false,lg_prof_sample:19\0";
 
-    pub(super) fn add(cases: &mut Vec<Case>) {
+    pub(super) fn added(mut cases: Vec<Case>) -> Vec<Case> {
         let bare = cases.len();
         let jemalloc = || pairs(&Jemalloc);
         cases.push(case("jemalloc, profiling built in and off", bare, nothing, jemalloc, nothing));
@@ -106,6 +106,7 @@ mod jemalloc {
         cases.push(case("jemalloc, profiling every 512 KiB", bare, on, jemalloc, || activate(false, 19)));
         let dense = || activate(true, 13);
         cases.push(case("jemalloc, profiling every 8 KiB", bare, dense, jemalloc, || activate(false, 19)));
+        cases
     }
 
     fn activate(on: bool, lg_interval: usize) {

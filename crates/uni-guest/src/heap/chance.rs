@@ -23,6 +23,12 @@ pub(super) fn coin(state: &mut u64, probability: f64) -> bool {
     unit(state) <= probability
 }
 
+/// The whole part; 0 of what is negative.
+#[expect(clippy::cast_sign_loss, reason = "the cast saturates")]
+pub(super) const fn whole(number: f64) -> u64 {
+    number as u64
+}
+
 /// The way to the next point of a Poisson process that has one in `mean`.
 pub(super) fn exponential(state: &mut u64, mean: f64) -> f64 {
     -libm::log(unit(state)) * mean
@@ -49,13 +55,13 @@ pub(super) fn binomial(state: &mut u64, trials: u64, probability: f64) -> u64 {
         // Twelve uniform numbers: mean 6, variance 1.
         let normal = (0..12).map(|_| unit(state)).sum::<f64>() - 6.0;
         let drawn = libm::round(expected + normal * libm::sqrt(expected * (1.0 - probability)));
-        return (drawn.max(0.0) as u64).min(trials);
+        return whole(drawn).min(trials);
     }
     // The failures before each success are distributed geometrically.
     let mean = -1.0 / libm::log1p(-probability);
     let (mut successes, mut left) = (0, trials);
     loop {
-        let failures = exponential(state, mean) as u64;
+        let failures = whole(exponential(state, mean));
         if failures >= left {
             return successes;
         }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::SAMPLER;
+use super::chance::whole;
 use super::sampler::{Sample, Sampler};
 use crate::metrics::Registry;
 use crate::rows::{Row, Rows};
@@ -48,7 +49,7 @@ pub fn register_heap_by_library(registry: &mut Registry) {
 }
 
 fn to_row(name: &str, holding: Holding) -> Row {
-    let fields = vec![("live_bytes", holding.bytes as u64), ("live_objects", holding.objects as u64)];
+    let fields = vec![("live_bytes", whole(holding.bytes)), ("live_objects", whole(holding.objects))];
     Row { label: name.into(), fields }
 }
 
@@ -71,7 +72,7 @@ fn estimate(sample: Sample) -> Holding {
 /// The largest, and the rest together.
 fn rows(held: &[(&'static str, Holding)]) -> Vec<(&'static str, Holding)> {
     let mut rows = held.to_vec();
-    rows.sort_by_key(|(name, holding)| (Reverse(holding.bytes as u64), *name));
+    rows.sort_by_key(|(name, holding)| (Reverse(whole(holding.bytes)), *name));
     let mut other = Holding::default();
     rows.drain(rows.len().min(MAX_LIBRARIES_SHOWN)..).for_each(|(_, holding)| other.add(holding));
     if other != Holding::default() {

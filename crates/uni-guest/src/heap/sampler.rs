@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64};
 
-use super::chance::{binomial, coin, exponential, hit_probability, unit};
+use super::chance::{binomial, coin, exponential, hit_probability, unit, whole};
 use super::events::{Captured, TraceMemory};
 use super::libraries::{LibraryMap, Owner};
 use super::local::Local;
@@ -25,7 +25,7 @@ const SAMPLES: f64 = 8192.0;
 /// Steps of the interval to its double.
 const STEPS: u32 = 4;
 const STEP: [f64; STEPS as usize] =
-    [1.0, 1.189_207_115_002_721, 1.414_213_562_373_095, 1.681_792_830_507_429];
+    [1.0, 1.189_207_115_002_721, core::f64::consts::SQRT_2, 1.681_792_830_507_429];
 /// The profile is off.
 const OFF: u32 = u32::MAX;
 /// The coarsest interval, of 512 GiB.
@@ -94,7 +94,7 @@ fn fitting_interval(live_bytes: f64) -> u32 {
     if ratio < 1.0 {
         return 0;
     }
-    ((libm::log2(ratio) * f64::from(STEPS)) as u32).min(COARSEST)
+    u32::try_from(whole(libm::log2(ratio) * f64::from(STEPS))).unwrap_or(COARSEST).min(COARSEST)
 }
 
 /// The memory of the profile.
@@ -385,7 +385,7 @@ impl Sampler {
             return;
         }
         let live = self.live_bytes.load(Relaxed).max(0) as f64;
-        let most = (tables.profile.places() / 4 * 3) as i64;
+        let most = i64::try_from(tables.profile.places() / 4 * 3).unwrap_or(i64::MAX);
         let fitting = fitting_interval(live);
         if self.samples.load(Relaxed) > most {
             local.with_chance(&self.seed, |chance| self.thin(tables, fitting.max(now + 1), chance));

@@ -47,7 +47,7 @@ fn own_base() -> usize {
         static __ehdr_start: object::elf::FileHeader64<object::Endianness>;
     }
     // SAFETY: the header is part of the program and is only read.
-    let (header, kind) = unsafe { (&raw const __ehdr_start, (*(&raw const __ehdr_start)).e_type) };
+    let (header, kind) = unsafe { (&raw const __ehdr_start, __ehdr_start.e_type) };
     let is_movable = kind.get(object::Endianness::default()) == object::elf::ET_DYN;
     if is_movable { header.addr() } else { 0 }
 }

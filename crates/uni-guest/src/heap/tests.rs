@@ -1,12 +1,13 @@
 //! The sampler as a whole, on blocks that are only numbers: seeds instead of chance, no clock, no allocator.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::format;
 use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::chance::{exponential, next, unit};
+use super::chance::{exponential, next, unit, whole};
 use super::events::{Event, TraceMemory};
 use super::libraries::LibraryMap;
 use super::local::Local;
@@ -87,7 +88,8 @@ impl Heap {
 
 /// Sizes as programs have them: from 8 bytes to some hundred KiB, the larger the rarer.
 fn size(chance: &mut u64) -> usize {
-    8 + exponential(chance, 1200.0) as usize * if unit(chance) < 0.02 { 30 } else { 1 }
+    8 + usize::try_from(whole(exponential(chance, 1200.0))).expect("64 bits")
+        * if unit(chance) < 0.02 { 30 } else { 1 }
 }
 
 /// Fills a heap with `bytes`, 90 % of `big`, 5 % of `small`, the rest `tiny`, while a share of what is there is freed in
@@ -144,9 +146,9 @@ fn samples_follow_a_heap_that_grows_and_shrinks() {
     // All but one in twenty goes, of whatever library.
     addresses.into_iter().filter(|address| address % 320 != 0).for_each(|address| heap.free(address));
     churn(&mut heap, 16.0 * 1048576.0, 0.5, &mut chance);
-    for library in 0..3 {
+    for (library, name) in LIBRARIES.into_iter().enumerate().take(3) {
         let (told, truth) = (heap.told(library), heap.truth(library));
-        assert!((told / truth - 1.0).abs() < 0.15, "{}: {told} of {truth}", LIBRARIES[library]);
+        assert!((told / truth - 1.0).abs() < 0.15, "{name}: {told} of {truth}");
     }
     let addresses: Vec<_> = heap.live.keys().copied().collect();
     addresses.into_iter().for_each(|address| heap.free(address));
@@ -325,12 +327,13 @@ proptest! {
         for step in steps {
             match step {
                 Step::Insert(address, value) => {
-                    if !model.contains_key(&address) {
+                    let known = model.len();
+                    if let Entry::Vacant(place) = model.entry(address) {
                         filter.add(address);
                         if table.insert(address, || Some(value)) {
-                            model.insert(address, value);
+                            place.insert(value);
                         } else {
-                            prop_assert!(model.len() >= 64, "refused at {}", model.len());
+                            prop_assert!(known >= 64, "refused at {known}");
                             filter.subtract(address);
                         }
                     }
