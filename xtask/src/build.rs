@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use black_box::workspace;
 
-use crate::{install, step};
+use crate::{install, libraries, step};
 
 /// The guests, by package and image name.
 const GUESTS: [&str; 5] = ["faulty", "hello", "http", "leaky", "plain"];
@@ -75,9 +75,21 @@ fn newest(dir: &Path) -> Option<std::time::SystemTime> {
 
 fn binaries() -> anyhow::Result<()> {
     install::ensure(&[install::CC])?;
-    let programs = ["-p", "unid", "-p", "uni", "-p", "agent"];
-    step::run("build unid, uni and the example", cargo().args(["build", "--release"]).args(programs))?;
-    manual()
+    let programs = ["-p", "unid", "-p", "uni"];
+    step::run("build unid and uni", cargo().args(["build", "--release"]).args(programs))?;
+    manual()?;
+    example()
+}
+
+/// The example is built with frame pointers, as guests are: by them it tells which library holds its heap.
+fn example() -> anyhow::Result<()> {
+    let target = workspace().join("target/guest-build");
+    step::run("build the example", guest_cargo(&target).args(["build", "--release", "-p", "agent"]))?;
+    let (built, place) = (target.join("release/agent"), workspace().join("target/release/agent"));
+    let fresh = place.with_extension("new");
+    std::fs::copy(&built, &fresh).with_context(|| format!("copy {}", built.display()))?;
+    // by rename: it may be running
+    std::fs::rename(&fresh, &place).with_context(|| format!("put {} in place", place.display()))
 }
 
 /// The manual pages, made by the programs from their own help: target/man/*.
@@ -118,7 +130,9 @@ pub(crate) fn guest_packages() -> Vec<&'static str> {
 /// Puts a built guest where it is run from: stripped, its unstripped twin beside it.
 fn image(built: &Path, images: &Path, name: &str) -> anyhow::Result<()> {
     let (twin, image) = (images.join(format!("{name}.debug.elf")), images.join(format!("{name}.elf")));
-    std::fs::copy(built, &twin).with_context(|| format!("copy {} to {}", built.display(), twin.display()))?;
+    let mut bytes = std::fs::read(built).with_context(|| format!("read {}", built.display()))?;
+    libraries::put_table(&mut bytes).with_context(|| format!("name the libraries of {}", built.display()))?;
+    std::fs::write(&twin, bytes).with_context(|| format!("write {}", twin.display()))?;
     // by rename: a running VM keeps the file it booted from
     let fresh: PathBuf = images.join(format!(".{name}.elf.new"));
     step::run(&format!("strip {name}"), Command::new("strip").arg("-s").arg("-o").arg(&fresh).arg(&twin))?;

@@ -9,6 +9,7 @@ mod conformance;
 mod demo;
 mod fuzz;
 mod install;
+mod libraries;
 mod load;
 mod scan;
 mod step;

@@ -13,6 +13,7 @@ use uni_wire::control::LogItems;
 use uni_wire::syslog::{Format, Framing};
 
 use crate::control::Token;
+use crate::heap::SamplingRate;
 use crate::logs::Logs;
 
 /// The exit code after a bad command line (`EX_USAGE` of BSD's sysexits).
@@ -26,6 +27,9 @@ pub const DEFAULT_CONTROL_PORT: u16 = 2323;
 
 /// Port on the management link at which Prometheus finds `/metrics`.
 pub const DEFAULT_METRICS_PORT: u16 = 9464;
+
+/// Port at which a trace of the heap is taken, on the management link.
+pub const DEFAULT_MEMTRACE_PORT: u16 = 4242;
 
 /// Port of the syslog sink where `--syslog` names none.
 pub const DEFAULT_SYSLOG_PORT: u16 = 514;
@@ -117,6 +121,12 @@ pub struct Arguments {
     pub control_token: Option<Token>,
     /// `--metrics-port`: where Prometheus asks, on the management link only; `None` turns it off.
     pub metrics_port: Option<u16>,
+    /// `--memtrace-port`: where a trace of the heap is taken, on the management link only; `None` turns it off.
+    pub memtrace_port: Option<u16>,
+    /// `--memtrace-rate`: how much such a trace samples, until somebody says otherwise at the control port.
+    pub memtrace_rate: SamplingRate,
+    /// `--heap-profile`: whether `heap_by_library` is made.
+    pub heap_profile: bool,
     /// `--syslog`: the syslog sink.
     pub syslog: Option<SocketAddrV4>,
     /// `--syslog-format`: how messages are written.
@@ -141,6 +151,9 @@ impl Default for Arguments {
             control_port: Some(DEFAULT_CONTROL_PORT),
             control_token: None,
             metrics_port: Some(DEFAULT_METRICS_PORT),
+            memtrace_port: Some(DEFAULT_MEMTRACE_PORT),
+            memtrace_rate: SamplingRate::DEFAULT,
+            heap_profile: true,
             syslog: None,
             syslog_format: Format::default(),
             syslog_transport: SyslogTransport::default(),
@@ -206,6 +219,12 @@ impl Arguments {
             "monitor" => self.monitor = Some(endpoint(value, DEFAULT_MONITOR_PORT)?),
             "monitor-adjust" => self.control_port = port(value)?,
             "metrics-port" => self.metrics_port = port(value)?,
+            "memtrace-port" => self.memtrace_port = port(value)?,
+            "memtrace-rate" => {
+                self.memtrace_rate =
+                    SamplingRate::parse(value).ok_or("a probability above 0 and at most 1")?;
+            }
+            "heap-profile" => self.heap_profile = on_or_off(value)?,
             "monitor-token" => self.control_token = Some(Token::new(value).ok_or("a token")?),
             "syslog-format" => {
                 self.syslog_format = Format::from_name(value).ok_or("rfc3164, rfc5424 or mirage")?;
@@ -228,7 +247,7 @@ impl Arguments {
 }
 
 /// Options of every guest: name, what the value is called, help.
-const COMMON: [OptionSpec; 13] = [
+const COMMON: [OptionSpec; 16] = [
     option("name", "NAME", "name in metrics and logs"),
     option("ipv4", "CIDR", "address on the service link"),
     option("ipv4-gateway", "IP", "gateway of the service link"),
@@ -237,6 +256,9 @@ const COMMON: [OptionSpec; 13] = [
     option("monitor-adjust", "PORT", "control port; 2323, 0 for none"),
     option("monitor-token", "TOKEN", "what the control port asks for first"),
     option("metrics-port", "PORT", "Prometheus, on the management link; 9464, 0 for none"),
+    option("memtrace-port", "PORT", "heap traces, on the management link; 4242, 0 for none"),
+    option("memtrace-rate", "RATE", "sampled share of a heap trace's words; 1e-4"),
+    option("heap-profile", "on|off", "heap by library; on"),
     option("syslog", "IP[:PORT]", "syslog sink; port 514"),
     option("syslog-format", "FORMAT", "rfc3164, rfc5424 or mirage; rfc3164"),
     option("syslog-transport", "TRANSPORT", "udp, tcp (octet counting) or tcp-newline; udp"),
@@ -342,6 +364,14 @@ fn split(token: &str) -> Option<(&str, &str, Option<&str>)> {
     let attached = token.strip_prefix("-l")?;
     let value = attached.strip_prefix('=').unwrap_or(attached);
     Some(("-l", "logs", (!attached.is_empty()).then_some(value)))
+}
+
+fn on_or_off(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("on or off"),
+    }
 }
 
 /// Splits a command line at blanks. Double quotes hold a word together, a backslash takes the next character as it

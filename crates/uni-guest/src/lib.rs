@@ -25,6 +25,7 @@ pub mod counter;
 pub mod gauge;
 #[cfg(feature = "std")]
 pub mod gnuplot;
+pub mod heap;
 pub mod histogram;
 mod lines;
 mod link;
@@ -35,6 +36,7 @@ pub mod process;
 pub mod prometheus;
 pub mod report;
 mod ring;
+pub mod rows;
 pub mod scrape;
 pub mod sink;
 pub mod source;

@@ -12,6 +12,7 @@ use uni_wire::{FieldType, Timestamp, Value};
 
 use crate::lines::{LineState, Lines};
 use crate::report::{Kind, Point, Reading, Reporter, Sample, Tags};
+use crate::rows::Rows;
 use crate::source::{Field, SOURCES, Source, count};
 use crate::switches::Switches;
 
@@ -165,6 +166,7 @@ impl fmt::Debug for Fields<'_> {
 enum Entry {
     Declared(&'static Source),
     Made(Periodic),
+    Rows(Rows),
 }
 
 impl Entry {
@@ -172,6 +174,7 @@ impl Entry {
         match self {
             Self::Declared(source) => source.name(),
             Self::Made(source) => &source.name,
+            Self::Rows(source) => source.name(),
         }
     }
 
@@ -179,6 +182,7 @@ impl Entry {
         match self {
             Self::Declared(source) => source.description(),
             Self::Made(source) => &source.doc,
+            Self::Rows(source) => source.description(),
         }
     }
 
@@ -186,6 +190,7 @@ impl Entry {
         match self {
             Self::Declared(source) => Tags::Static(source.tag_list().iter()),
             Self::Made(source) => Tags::Owned(source.tags.iter()),
+            Self::Rows(source) => source.tags(),
         }
     }
 }
@@ -264,6 +269,11 @@ impl Registry {
         self.sources.push(Entry::Made(source));
     }
 
+    /// Adds a source of several points; as [`register`](Self::register).
+    pub fn register_rows(&mut self, source: Rows) {
+        self.sources.push(Entry::Rows(source));
+    }
+
     /// Asks `next` for further sources before each round, until it has none. For bridges.
     pub fn discover(&mut self, next: impl FnMut() -> Option<&'static Source> + 'static) {
         self.discoveries.push(Box::new(next));
@@ -311,7 +321,7 @@ impl Registry {
             tags: entry.tags(),
             fields: match entry {
                 Entry::Declared(source) => source.field_list(),
-                Entry::Made(_) => &[],
+                Entry::Made(_) | Entry::Rows(_) => &[],
             },
             state: self.switches.state(entry.name(), entry.tags()),
         })
@@ -398,6 +408,7 @@ fn report_one(entry: &mut Entry, reporter: &mut dyn Reporter, time: Timestamp) -
             let lost = u64::from(reporter.report(&mut point, time).is_err());
             lost + (types.refused - refused)
         }
+        Entry::Rows(rows) => rows.report(reporter, time),
     }
 }
 

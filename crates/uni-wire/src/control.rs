@@ -4,11 +4,14 @@
 //! command = "L" logitem *("," logitem)     set log levels
 //!         / "M" metitem *("," metitem)     turn metrics on or off
 //!         / "l" query / "m" query          ask
+//!         / "s"                            show how heap traces are sampled, and how they fared
+//!         / "S" rate                       set the share of words that the next heap trace samples
 //!         / "h" / "help"                   list the commands
 //!         / "T" SP token                   say who one is, where that is asked for
 //! logitem = [("*" / source) ":"] level [limit]
 //! metitem = [("*" / source / "src:" source / "tag:" tag) ":"] onoff [limit]
 //! limit   = "@" 1*digit ("s" / "m" / "h")  how long; then it is as it was before (of metrics: sources only)
+//! rate    = a number above 0 and at most 1, as 0.001 or 1e-3
 //! query   = "" / "*" / source *("," source)
 //! ```
 //!
@@ -37,7 +40,7 @@ pub const MAX_LIMIT_SECONDS: u32 = 86_400;
 /// The reply to `h`: one line, so that a reader of lines gets the whole of it.
 pub const HELP: &str = "ok: l[*|SOURCE,...] show log levels; L[SOURCE:|*:]LEVEL[@TIME],... set them (quiet, app, error, \
      warning, info, debug); m[*|SOURCE,...] show metrics; M[SOURCE:|*:|tag:KEY:]enable|disable[@TIME],... turn them \
-     on or off; TIME as 30s, 10m, 1h, then back; T TOKEN say who you are; h this help";
+     on or off; TIME as 30s, 10m, 1h, then back; s show heap traces; S RATE set their sampling, as S1e-3; T TOKEN say who you are; h this help";
 
 /// How much a log source says, from nothing to everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -248,6 +251,10 @@ pub enum Command<'a> {
     SetLogs(LogItems<'a>),
     /// `M`: turn metrics on or off.
     SetMetrics(MetricItems<'a>),
+    /// `s`: show the rate of heap traces, and how they fared.
+    ShowSampling,
+    /// `S`: the probability with which the next heap trace samples a word, above 0 and at most 1.
+    SetSampling(f64),
     /// `h`: list the commands.
     Help,
     /// `T`: the token of who may give commands. A secret.
@@ -277,6 +284,8 @@ pub enum ControlError<'a> {
     TimeLimit(&'a str),
     /// A time limit for something that has none.
     Unlimited(&'a str),
+    /// No sampling rate.
+    SamplingRate(&'a str),
     /// A command before the token, or the wrong token.
     Unauthenticated,
     /// More commands on one connection than are taken.
@@ -303,6 +312,12 @@ impl fmt::Display for ControlError<'_> {
                 write!(f, "error: '{text}' is no time limit; write 1s to 24h, as 30s, 10m or 1h")
             }
             Self::Unlimited(item) => write!(f, "error: only a source can have a time limit: {item}"),
+            Self::SamplingRate(text) => {
+                write!(
+                    f,
+                    "error: '{text}' is no sampling rate; write a number above 0 and at most 1, as 1e-3"
+                )
+            }
             Self::Unauthenticated => f.write_str("error: authentication required"),
             Self::TooMany(most) => write!(f, "error: more than {most} commands on one connection"),
             Self::TooFast(most) => write!(f, "error: more than {most} commands a second; try again later"),
@@ -330,8 +345,18 @@ pub fn parse_command(input: &[u8]) -> Result<Command<'_>, ControlError<'_>> {
         Some('L') => LogItems::parse_limited(rest.as_str()).map(Command::SetLogs),
         Some('M') => MetricItems::parse_limited(rest.as_str()).map(Command::SetMetrics),
         Some('T') => rest.as_str().strip_prefix(' ').map(Command::Token).ok_or(ControlError::UnknownCommand),
+        Some('s') if rest.as_str().is_empty() => Ok(Command::ShowSampling),
+        Some('S') => parse_rate(rest.as_str()).map(Command::SetSampling),
         Some('h') if matches!(text, "h" | "help") => Ok(Command::Help),
         _ => Err(ControlError::UnknownCommand),
+    }
+}
+
+fn parse_rate(text: &str) -> Result<f64, ControlError<'_>> {
+    let text = text.strip_prefix(' ').unwrap_or(text);
+    match text.parse() {
+        Ok(rate) if rate > 0.0 && rate <= 1.0 => Ok(rate),
+        _ => Err(ControlError::SamplingRate(text)),
     }
 }
 

@@ -5,10 +5,12 @@
 //! agent --monitor=127.0.0.1 --syslog=127.0.0.1 --port=8080
 //! ```
 //! It answers `GET /`, `GET /slow` (takes 100 ms) and `GET /fail` (an answer of 500) until SIGINT or SIGTERM.
-//! Reporting takes the lines marked with `reporting:`; all else is the service.
+//! Build it with `RUSTFLAGS="-C force-frame-pointers=yes"`, so that the heap is told by library: callers are found by
+//! frame pointers. Reporting takes the lines marked with `reporting:`; all else is the service.
 
 mod http;
 
+use std::alloc::System;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use uni_guest::args::{ArgumentsError, EXIT_USAGE};
+use uni_guest::heap::Sampled;
 use uni_guest::sources::{HttpResponses, http_response};
 use uni_guest::std_driver::{Config, Reporting, usage};
 use uni_guest::{Field, OptionSpec, Source, Timer, source};
@@ -26,6 +29,10 @@ const DEFAULT_PORT: u16 = 8080;
 const MAX_CONNECTIONS: usize = 64;
 const OPTIONS: [OptionSpec; 1] =
     [OptionSpec { name: "port", value: Some("PORT"), help: "where HTTP is served; 8080" }];
+
+// reporting: who holds the heap
+#[global_allocator]
+static ALLOCATOR: Sampled<System> = Sampled::new(System);
 
 // reporting: what is measured
 static RESPONSES: HttpResponses = HttpResponses::new();

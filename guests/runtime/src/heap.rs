@@ -1,9 +1,11 @@
-//! The global allocator and its figures. It is filled once, from the memory the image leaves free; it never
-//! grows.
+//! The global allocator, its figures, and which libraries hold it. It is filled once, from the memory the image leaves
+//! free; it never grows.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
+use core::hint::black_box;
 use core::ptr::NonNull;
+use uni_guest::heap::{self, LibraryMap, Sampled};
 
 /// What the heap holds and has held. All sizes in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,7 +35,7 @@ struct Allocator {
 unsafe impl Sync for Allocator {}
 
 #[global_allocator]
-static ALLOCATOR: Allocator = Allocator {
+static ALLOCATOR: Sampled<Allocator> = Sampled::new(Allocator {
     heap: UnsafeCell::new(linked_list_allocator::Heap::empty()),
     statistics: UnsafeCell::new(HeapStatistics {
         size_bytes: 0,
@@ -44,7 +46,7 @@ static ALLOCATOR: Allocator = Allocator {
         allocated_bytes: 0,
         failed: 0,
     }),
-};
+});
 
 impl HeapStatistics {
     fn allocated(&mut self, bytes: u64) {
@@ -89,13 +91,45 @@ unsafe impl GlobalAlloc for Allocator {
 /// `start..end` must be mapped memory nobody else uses, from now on for ever; call once.
 pub(crate) unsafe fn initialise(start: usize, end: usize) {
     // SAFETY: the caller vouches for the range; nothing has been allocated yet.
-    unsafe { (*ALLOCATOR.heap.get()).init(core::ptr::with_exposed_provenance_mut(start), end - start) }
+    unsafe {
+        (*ALLOCATOR.inner().heap.get()).init(core::ptr::with_exposed_provenance_mut(start), end - start)
+    }
 }
 
 /// The figures at this moment.
 #[must_use]
 pub fn heap_statistics() -> HeapStatistics {
     // SAFETY: one CPU, and neither reference outlives this function.
-    let (heap, counted) = unsafe { (&*ALLOCATOR.heap.get(), *ALLOCATOR.statistics.get()) };
+    let (heap, counted) = unsafe { (&*ALLOCATOR.inner().heap.get(), *ALLOCATOR.inner().statistics.get()) };
     HeapStatistics { size_bytes: heap.size() as u64, used_bytes: heap.used() as u64, ..counted }
+}
+
+/// Bytes of an image for the table of its libraries.
+const LIBRARIES_BYTES: usize = 8 * 1024;
+
+/// Which code belongs to which library; `cargo xtask guests` puts it there when the image is linked.
+#[unsafe(link_section = ".uni_libraries")]
+static LIBRARIES: [u8; LIBRARIES_BYTES] = [0; LIBRARIES_BYTES];
+
+unsafe extern "C" {
+    static stack_bottom: u8;
+    static stack_top: u8;
+}
+
+/// Starts to sample the heap, for `heap_by_library`; `seed` is any random number. Returns `false` if there is no
+/// memory for it.
+pub(crate) fn start_profile(seed: u64) -> bool {
+    map_libraries();
+    heap::start_profile(usize::try_from(heap_statistics().size_bytes).unwrap_or(usize::MAX), seed)
+}
+
+/// Says where the stack is and whose the code: what sampling needs to know.
+pub(crate) fn map_libraries() {
+    heap::set_stack(
+        &((&raw const stack_bottom).expose_provenance()..(&raw const stack_top).expose_provenance()),
+    );
+    // The compiler must not go by the zeros it sees.
+    if let Some(map) = LibraryMap::new(black_box(&LIBRARIES), 0) {
+        heap::set_libraries(map);
+    }
 }

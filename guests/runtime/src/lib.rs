@@ -35,6 +35,8 @@ mod heap;
 #[cfg(not(test))]
 mod interrupts;
 #[cfg(not(test))]
+mod memtrace;
+#[cfg(not(test))]
 mod monitoring;
 #[cfg(not(test))]
 mod network;

@@ -2,6 +2,7 @@
 //! reports over. A program that does not ask opens no port and sends no point.
 
 use crate::heap;
+use crate::memtrace::Memtrace;
 use crate::network::Network;
 use crate::reporter::Reporter;
 use uni_guest::sources::{HeapStats, register_heap, register_link};
@@ -15,6 +16,7 @@ const STACK_BYTES: u64 = 131_072;
 pub(crate) struct Monitoring {
     agent: Agent,
     reporter: Option<Reporter>,
+    memtrace: Option<Memtrace>,
 }
 
 impl Monitoring {
@@ -32,6 +34,7 @@ impl Monitoring {
         let mut agent = Agent::new(&Config::from_arguments(arguments), logs);
         agent.set_control_token(arguments.control_token.clone());
         register_own_heap(agent.registry_mut());
+        uni_guest::heap::register(agent.registry_mut());
         for (name, link) in [("service", &service), ("management", &management)] {
             if let Some(link) = link {
                 register_own_link(agent.registry_mut(), name, link);
@@ -39,15 +42,20 @@ impl Monitoring {
         }
         // What is told to whoever asks is told on the management link only.
         let metrics_port = arguments.metrics_port.filter(|_| management.is_some());
+        let memtrace_port = arguments.memtrace_port.filter(|_| management.is_some());
         if metrics_port.is_some() {
             agent.registry_mut().set_reporting(true);
         }
-        let reporter =
-            management.or(service).map(|link| Reporter::new(link, arguments, metrics_port, logs, queue));
+        let memtrace = |link: &mut Network| memtrace_port.map(|port| Memtrace::new(link, port, arguments));
+        let reporter = management.or(service).map(|link| {
+            let memtrace = memtrace(link);
+            (Reporter::new(link, arguments, metrics_port, logs, queue), memtrace)
+        });
+        let (reporter, memtrace) = reporter.unzip();
         if reporter.is_none() {
             log.warning(format_args!("no network link: nothing is reported"));
         }
-        Self { agent, reporter }
+        Self { agent, reporter, memtrace: memtrace.flatten() }
     }
 
     /// The metric sources.
@@ -57,11 +65,16 @@ impl Monitoring {
 
     /// Does what is due over the link it was started with; returns when the next turn is.
     pub(crate) fn turn(&mut self, link: &mut Network, now_ns: u64) -> Option<u64> {
-        self.reporter.as_mut()?.turn(&mut self.agent, link, now_ns)
+        let traced_ns = self.memtrace.as_mut().and_then(|memtrace| memtrace.turn(link, now_ns));
+        let reported_ns = self.reporter.as_mut()?.turn(&mut self.agent, link, now_ns);
+        traced_ns.into_iter().chain(reported_ns).min()
     }
 
     /// Closes all connections in good order.
     pub(crate) fn close(&mut self, link: &mut Network) {
+        if let Some(mut memtrace) = self.memtrace.take() {
+            memtrace.close(link);
+        }
         if let Some(mut reporter) = self.reporter.take() {
             reporter.close(link);
         }

@@ -4,9 +4,10 @@
 use crate::monitoring::Monitoring;
 use crate::network::{Address, Network};
 use crate::nic::Nic;
+use crate::random::random_seed;
 use crate::serial::Port;
 use crate::wall::WallClock;
-use crate::{clock, config, console, devices, fw_cfg, interrupts, power, roles, rtc};
+use crate::{clock, config, console, devices, fw_cfg, heap, interrupts, power, roles, rtc};
 use alloc::string::String;
 use alloc::vec::Vec;
 use uni_guest::source;
@@ -79,12 +80,16 @@ impl System {
 
     fn start(default_name: &str, options: &[OptionSpec]) -> Self {
         let (arguments, slots) = config::read(default_name, options);
+        let is_profiled = !arguments.heap_profile || heap::start_profile(random_seed());
         let start_ns = fw_cfg::read_number(START_TIME_FILE);
         let wall = rtc::read().map(|reading| WallClock::new(reading, start_ns));
         clock::set_wall_offset_ns(wall.as_ref().map_or_else(|| start_ns.unwrap_or(0), WallClock::offset_ns));
         let queue = SyslogQueue::new(&arguments.name, DEFAULT_QUEUE_MESSAGES);
         let logs = start_logs(&arguments, &queue);
         let log = logs.source("runtime", "links, clock and power of the guest");
+        if !is_profiled {
+            log.warning(format_args!("no memory for the heap's profile: give the guest more"));
+        }
         if wall.is_none() && start_ns.is_none() {
             log.warning(format_args!("no real-time clock: points carry the time since boot"));
         }

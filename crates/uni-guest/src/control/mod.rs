@@ -25,6 +25,7 @@ use uni_wire::control::{
     Query, Switch, parse_command,
 };
 
+use crate::heap::{self, SamplingRate};
 use crate::logs::{Log, Logs};
 use crate::metrics::Registry;
 
@@ -216,7 +217,7 @@ impl ControlSession {
             // Writing to a string does not fail.
             let _ = write!(reply, "{error}");
         }
-        if heard && matches!(input.first(), Some(b'L' | b'M')) {
+        if heard && matches!(input.first(), Some(b'L' | b'M' | b'S')) {
             let command = input.trim_ascii_end();
             let command = command.get(..LOGGED_BYTES).unwrap_or(command).escape_ascii();
             on.log.app(format_args!("command '{command}': {}", reply.get(start..).unwrap_or_default()));
@@ -255,6 +256,14 @@ impl ControlSession {
             Command::SetMetrics(items) => set_metrics(&items, on)?,
             Command::ShowLogs(query) => return show_logs(&query, on.logs, reply),
             Command::ShowMetrics(query) => return show_metrics(&query, on.registry, reply),
+            Command::ShowSampling => {
+                show_sampling(reply);
+                return Ok(());
+            }
+            Command::SetSampling(rate) => {
+                let rate = SamplingRate::new(rate).ok_or(ControlError::UnknownCommand)?;
+                heap::set_next_rate(rate);
+            }
             Command::Help => {
                 reply.push_str(HELP);
                 return Ok(());
@@ -324,6 +333,18 @@ fn set_metrics<'a>(items: &MetricItems<'a>, on: &mut Controlled<'_>) -> Result<(
     });
     items.into_iter().for_each(|item| on.control.undo.set_metric(item, on.registry, on.now_ns));
     Ok(())
+}
+
+/// `rate` is of the next trace.
+fn show_sampling(reply: &mut String) {
+    let (rate, figures) = (heap::next_rate(), heap::figures());
+    let state = if figures.is_running { "running" } else { "idle" };
+    // Writing to a string does not fail.
+    let _ = write!(
+        reply,
+        "ok: rate:{rate},state:{state},traces:{},events:{},dropped_events:{}",
+        figures.traces, figures.events, figures.dropped_events
+    );
 }
 
 fn show_logs<'a>(query: &Query<'a>, logs: &Logs, reply: &mut String) -> Result<(), ControlError<'a>> {

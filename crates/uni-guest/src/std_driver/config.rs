@@ -31,12 +31,15 @@ pub const VARIABLE_PREFIX: &str = "UNI_AGENT_";
 const OF_LINKS: [&str; 3] = ["ipv4", "ipv4-gateway", "management-ipv4"];
 
 /// Options that may come as variables, beside those of TLS.
-const VARIABLES: [&str; 10] = [
+const VARIABLES: [&str; 13] = [
     "name",
     "monitor",
     "monitor-adjust",
     "monitor-token",
     "metrics-port",
+    "memtrace-port",
+    "memtrace-rate",
+    "heap-profile",
     "syslog",
     "syslog-format",
     "syslog-transport",

@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::cell::Cell;
 use std::io::{self, Write as _};
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::vec::Vec;
 
@@ -15,18 +16,21 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd as _;
 
 use super::Counts;
-use super::clock::{Clock, StepWatch, wall_ns};
+use super::clock::{Clock, StepWatch, random, wall_ns};
 use super::collector::Collector;
 use super::config::Config;
 use super::links::Links;
+use super::memtrace::TracePort;
 use super::outlet::Outlet;
 use super::port::Port;
 use super::wake::Wake;
 use crate::agent::{self, Agent};
+use crate::args::Arguments;
 use crate::bridge::{Messages, Pump, Recorder};
 use crate::control::ControlSession;
 use crate::conversation;
-use crate::logs::{Logs, Record};
+use crate::heap;
+use crate::logs::{Log, Logs, Record};
 use crate::machine::register_tcp;
 use crate::metrics::{Periodic, Registry};
 use crate::process::{self, ProcessFiles, register_process};
@@ -49,6 +53,14 @@ const SYSLOG_MESSAGES: usize = 1024;
 pub(super) struct Ports {
     pub(super) control: Option<Port<ControlSession>>,
     pub(super) scrape: Option<Port<ScrapeSession>>,
+    /// An error is told, and that is all.
+    pub(super) memtrace: Option<io::Result<TracePort>>,
+}
+
+impl Ports {
+    pub(super) fn memtrace_address(&self) -> Option<SocketAddr> {
+        self.memtrace.as_ref()?.as_ref().ok()?.address().ok()
+    }
 }
 
 /// Figures of the driver's own sources.
@@ -118,6 +130,7 @@ impl Driver {
         }
         register_tcp(registry, || read_text("/proc/self/net/snmp"));
         register_own(registry, &figures, &syslog, &messages);
+        start_heap(registry, arguments, &ports, &logs.source("heap", "who holds the heap"));
         if let Some(setup) = config.setup {
             setup(registry);
         }
@@ -201,7 +214,7 @@ impl Driver {
     }
 
     fn serve(&mut self, now_ns: u64) -> Option<u64> {
-        let Self { agent, ports: Ports { control, scrape }, .. } = self;
+        let Self { agent, ports: Ports { control, scrape, memtrace }, .. } = self;
         let control_ns = control.as_mut().and_then(|port| {
             port.turn(now_ns, &mut |session, input, _| conversation::control(agent, session, input, now_ns))
         });
@@ -210,7 +223,8 @@ impl Driver {
                 conversation::scrape(agent, session, input, started_ns, now_ns)
             })
         });
-        control_ns.into_iter().chain(scrape_ns).min()
+        let memtrace_ns = memtrace.iter_mut().flatten().find_map(|port| port.turn(now_ns));
+        [control_ns, scrape_ns, memtrace_ns].into_iter().flatten().min()
     }
 
     /// Tells the other threads how it fares.
@@ -235,6 +249,9 @@ impl Driver {
             port.interest(now_ns, &mut interests);
         }
         if let Some(port) = &self.ports.scrape {
+            port.interest(now_ns, &mut interests);
+        }
+        if let Some(Ok(port)) = &self.ports.memtrace {
             port.interest(now_ns, &mut interests);
         }
         // Interrupted by a signal, it only looks once more.
@@ -265,6 +282,25 @@ fn read_process() -> ProcessFiles {
 /// What cannot be read tells nothing.
 fn read_text(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Begins to sample the heap, where the program's allocator lets it.
+fn start_heap(registry: &mut Registry, arguments: &Arguments, ports: &Ports, log: &Log) {
+    heap::set_next_rate(arguments.memtrace_rate);
+    if let Some(Err(error)) = &ports.memtrace {
+        log.warning(format_args!("{error}"));
+    }
+    if !heap::is_sampled() {
+        return;
+    }
+    match heap::symbols::of_own_program() {
+        Ok(map) => heap::set_libraries(map),
+        Err(error) => log.warning(format_args!("{error}")),
+    }
+    if arguments.heap_profile && !heap::start_profile(usize::MAX, u64::from(random())) {
+        log.warning(format_args!("no memory for the heap's profile"));
+    }
+    heap::register(registry);
 }
 
 fn register_own(registry: &mut Registry, figures: &Rc<Figures>, syslog: &SyslogQueue, messages: &Messages) {

@@ -1,7 +1,7 @@
 //! The agent of an ordinary Linux program: one thread that reports what the program declares and logs.
 //!
 //! Owns that thread and the sockets it uses: the connection to the collector, the control port, Prometheus's port (both
-//! on loopback), the way to a syslog sink. Nothing the program does ever waits for it: instruments are atomics, messages
+//! on loopback), that of heap traces, the way to a syslog sink. Nothing the program does ever waits for it: instruments are atomics, messages
 //! go into a bounded queue, and what finds no room is dropped and counted.
 //!
 //! What a program has to do for it:
@@ -31,6 +31,7 @@ mod connection;
 mod driver;
 mod flow;
 mod links;
+mod memtrace;
 mod outlet;
 mod port;
 #[cfg(feature = "tls")]
@@ -54,7 +55,9 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::agent::AgentFigures;
 use crate::bridge::{Messages, Recorder};
+use crate::heap;
 use driver::{Driver, Ports};
+use memtrace::TracePort;
 use port::Port;
 use wake::Wake;
 
@@ -95,6 +98,7 @@ impl Reporting {
         let ports = open_ports(&config)?;
         let control_address = ports.control.as_ref().map(Port::address).transpose()?;
         let metrics_address = ports.scrape.as_ref().map(Port::address).transpose()?;
+        let memtrace_address = ports.memtrace_address();
         let wake = Arc::new(Wake::new()?);
         let counts = Arc::<Mutex<Counts>>::default();
         let (to_starter, from_thread) = channel();
@@ -122,6 +126,7 @@ impl Reporting {
             recorder: Some(recorder),
             control_address,
             metrics_address,
+            memtrace_address,
             done,
             thread: Some(thread),
         })
@@ -144,7 +149,12 @@ fn open_ports(config: &Config) -> io::Result<Ports> {
         .metrics_port
         .map(|port| Port::listen(loopback, port, SCRAPE_PLACES, "Prometheus", "metrics-port"))
         .transpose()?;
-    Ok(Ports { control, scrape })
+    // Only where there is something to trace. That another program has the port must not keep this one from starting.
+    let memtrace = arguments
+        .memtrace_port
+        .filter(|_| heap::is_sampled())
+        .map(|port| TracePort::listen(port, &arguments.name));
+    Ok(Ports { control, scrape, memtrace })
 }
 
 /// The thread's other end. Dropped, it stops the thread as [`stop`](Self::stop) does.
@@ -156,6 +166,7 @@ pub struct Handle {
     recorder: Option<Recorder>,
     control_address: Option<SocketAddr>,
     metrics_address: Option<SocketAddr>,
+    memtrace_address: Option<SocketAddr>,
     done: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
@@ -210,6 +221,12 @@ impl Handle {
     #[must_use]
     pub const fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics_address
+    }
+
+    /// Where a trace of the heap is taken; `None` too if the port could not be had, which is logged.
+    #[must_use]
+    pub const fn memtrace_address(&self) -> Option<SocketAddr> {
+        self.memtrace_address
     }
 
     /// How the reporting fares.

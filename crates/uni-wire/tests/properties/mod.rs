@@ -80,7 +80,8 @@ pub(crate) fn check_control(bytes: &[u8]) {
     match parse_command(bytes) {
         Ok(Command::SetLogs(items)) => assert_eq!(items.count(), commas(bytes) + 1),
         Ok(Command::SetMetrics(items)) => assert_eq!(items.count(), commas(bytes) + 1),
-        Ok(Command::Help | Command::Token(_)) => {}
+        Ok(Command::Help | Command::Token(_) | Command::ShowSampling) => {}
+        Ok(Command::SetSampling(rate)) => assert!(rate > 0.0 && rate <= 1.0),
         Ok(Command::ShowLogs(query) | Command::ShowMetrics(query)) => {
             if let Query::Named(names) = query {
                 assert_eq!(names.count(), commas(bytes) + 1);

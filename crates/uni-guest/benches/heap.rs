@@ -1,0 +1,163 @@
+//! What sampling adds to a pair of allocation and release, beside the bare allocator and jemalloc's profiling: all in one
+//! run, since only numbers of one run can be compared. Run it by
+//! `cargo bench -p uni-guest --features std,bench-jemalloc --bench heap`, with
+//! `RUSTFLAGS="-C force-frame-pointers=yes"`.
+//!
+//! Every case runs in turn, many rounds; the median of a case is shown, in nanoseconds for a pair, and what it adds to
+//! its own bare allocator. A pair is of 64 bytes, written to.
+#![allow(missing_docs, reason = "a program")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::time::Instant;
+
+use uni_guest::heap::{self, Sampled, SamplingRate, Trace, TraceOf};
+
+static SAMPLED: Sampled<System> = Sampled::new(System);
+
+const PAIRS: u32 = 400_000;
+const ROUNDS: usize = 31;
+const LAYOUT: Layout = Layout::new::<[u64; 8]>();
+/// Blocks of a large heap, of 1 KiB each: 64 MiB.
+const LIVE_BLOCKS: usize = 64 * 1024;
+const LIVE: Layout = Layout::new::<[u64; 128]>();
+
+/// A way to allocate, in a state.
+struct Case {
+    name: &'static str,
+    /// Which row it adds to.
+    bare: usize,
+    enter: fn(),
+    pairs: fn(),
+    leave: fn(),
+    times: Vec<f64>,
+}
+
+fn pairs(allocator: &impl GlobalAlloc) {
+    for _ in 0..PAIRS {
+        // SAFETY: each block is of this layout and is released once.
+        unsafe {
+            let block = black_box(allocator.alloc(LAYOUT));
+            block.write(1);
+            allocator.dealloc(black_box(block), LAYOUT);
+        }
+    }
+}
+
+fn case(name: &'static str, bare: usize, enter: fn(), pairs: fn(), leave: fn()) -> Case {
+    Case { name, bare, enter, pairs, leave, times: Vec::new() }
+}
+
+fn nothing() {}
+
+fn sampled_pairs() {
+    pairs(&SAMPLED);
+}
+
+fn start_profile() {
+    assert!(heap::start_profile(usize::MAX, 1), "memory for it");
+}
+
+/// A trace at the default rate, read by nobody until it ends; its ring is large enough for a round.
+fn traced_pairs() {
+    let of = TraceOf {
+        vm: "bench",
+        program: "bench",
+        pid: 1,
+        places: heap::PROFILE_PLACES,
+        ring_words: 1 << 15,
+        clock: || 1,
+    };
+    heap::set_next_rate(SamplingRate::DEFAULT);
+    let mut trace = Trace::begin(&of, 0).expect("a trace");
+    pairs(&SAMPLED);
+    while let Some(bytes) = trace.poll_transmit(0).map(<[u8]>::len) {
+        trace.handle_sent(bytes);
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let bare = || pairs(&System);
+    let cases = vec![
+        case("glibc", 0, nothing, bare, nothing),
+        case("sampled, off", 0, nothing, sampled_pairs, nothing),
+        case("sampled, trace at 1e-4 (start and end included)", 0, nothing, traced_pairs, nothing),
+        case("sampled, heap_by_library of a small heap", 0, start_profile, sampled_pairs, heap::stop_profile),
+    ];
+    #[cfg(feature = "bench-jemalloc")]
+    let cases = jemalloc::added(cases);
+    cases
+}
+
+#[cfg(feature = "bench-jemalloc")]
+mod jemalloc {
+    use super::{Case, case, nothing, pairs};
+    use tikv_jemallocator::Jemalloc;
+
+    /// Profiling is there, and off; its default interval, 512 KiB.
+    #[unsafe(export_name = "_rjem_malloc_conf")]
+    static CONFIGURATION: &[u8] = b"prof:true,prof_active:false,lg_prof_sample:19\0";
+
+    pub(super) fn added(mut cases: Vec<Case>) -> Vec<Case> {
+        let bare = cases.len();
+        let jemalloc = || pairs(&Jemalloc);
+        cases.push(case("jemalloc, profiling built in and off", bare, nothing, jemalloc, nothing));
+        let on = || activate(true, 19);
+        cases.push(case("jemalloc, profiling every 512 KiB", bare, on, jemalloc, || activate(false, 19)));
+        let dense = || activate(true, 13);
+        cases.push(case("jemalloc, profiling every 8 KiB", bare, dense, jemalloc, || activate(false, 19)));
+        cases
+    }
+
+    fn activate(on: bool, lg_interval: usize) {
+        set(c"prof.reset", lg_interval);
+        set(c"prof.active", on);
+    }
+
+    fn set<T>(name: &std::ffi::CStr, mut value: T) {
+        let (none, size) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: the value has the type that jemalloc documents for the name.
+        let done = unsafe {
+            tikv_jemalloc_sys::mallctl(name.as_ptr(), none, size, (&raw mut value).cast(), size_of::<T>())
+        };
+        assert_eq!(done, 0, "{name:?}");
+    }
+}
+
+fn median(times: &mut [f64]) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+fn run(cases: &mut [Case]) {
+    for round in 0..ROUNDS {
+        for case in &mut *cases {
+            (case.enter)();
+            let started = Instant::now();
+            (case.pairs)();
+            let taken = started.elapsed().as_nanos() as f64 / f64::from(PAIRS);
+            (case.leave)();
+            // The first warms up.
+            if round > 0 {
+                case.times.push(taken);
+            }
+        }
+    }
+    let medians: Vec<f64> = cases.iter_mut().map(|case| median(&mut case.times)).collect();
+    for (case, median) in cases.iter().zip(&medians) {
+        println!("{:<50} {median:>8.2} ns {:>+8.2} ns", case.name, median - medians[case.bare]);
+    }
+}
+
+fn main() {
+    run(&mut cases());
+    start_profile();
+    // SAFETY: the blocks are never released.
+    let live: Vec<_> = (0..LIVE_BLOCKS).map(|_| unsafe { SAMPLED.alloc(LIVE) }).collect();
+    println!("with 64 MiB live in {} blocks:", live.len());
+    let bare = || pairs(&System);
+    run(&mut [
+        case("glibc", 0, nothing, bare, nothing),
+        case("sampled, heap_by_library", 0, nothing, sampled_pairs, nothing),
+    ]);
+}

@@ -1,0 +1,492 @@
+//! Which allocations are sampled, and what becomes of the samples.
+//!
+//! Owns both processes: the profile, which lasts and whose interval follows the heap's size, and a trace, which comes
+//! and goes. Both are Poisson processes over the bytes that are allocated; a thread counts down to the next point of
+//! either, and chance decides whose it is. Recording takes no lock, allocates nothing and never waits.
+//!
+//! A block that a process of interval I hits is hit with probability 1 - exp(-size/I), so it stands for the inverse
+//! of that many. Each sample keeps the interval it was drawn with. When the heap grows, the interval does, and samples
+//! of a finer one are kept with just the probability that makes them samples of the coarser.
+
+use alloc::boxed::Box;
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64};
+
+use super::chance::{binomial, coin, exponential, hit_probability, unit, whole};
+use super::events::{Captured, TraceMemory};
+use super::libraries::{LibraryMap, Owner};
+use super::local::Local;
+use super::table::{Filter, Table};
+
+/// The finest interval in bytes.
+const FINEST_BYTES: f64 = 512.0;
+/// Samples in a large heap, at least: enough to tell 5 % of it to a tenth.
+const SAMPLES: f64 = 8192.0;
+/// Steps of the interval to its double.
+const STEPS: u32 = 4;
+const STEP: [f64; STEPS as usize] =
+    [1.0, 1.189_207_115_002_721, core::f64::consts::SQRT_2, 1.681_792_830_507_429];
+/// The profile is off.
+const OFF: u32 = u32::MAX;
+/// The coarsest interval, of 512 GiB.
+const COARSEST: u32 = 30 * STEPS;
+/// A thread looks at the rates whenever it has allocated so much.
+const LOOK_BYTES: f64 = 65_536.0;
+/// Of what a trace counts.
+pub(super) const WORD_BYTES: u64 = 8;
+/// Places of a table that is there for its filter's sake.
+const MIN_PLACES: usize = 64;
+/// How deep a library is looked for.
+const MAX_PROFILE_FRAMES: usize = 64;
+
+/// A sample of the profile in one word: size (40 bits), library (14), interval (10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) size: u64,
+    pub(super) library: u16,
+    pub(super) interval: u32,
+}
+
+impl Sample {
+    const MAX_SIZE: u64 = (1 << 40) - 1;
+    /// Of what no library is known.
+    pub(super) const NOBODY: u16 = (1 << 14) - 1;
+
+    pub(super) const fn pack(self) -> u64 {
+        let size = if self.size > Self::MAX_SIZE { Self::MAX_SIZE } else { self.size };
+        (size << 24) | ((self.library as u64 & 0x3fff) << 10) | (self.interval as u64 & 0x3ff)
+    }
+
+    pub(super) const fn unpack(word: u64) -> Self {
+        Self { size: word >> 24, library: ((word >> 10) & 0x3fff) as u16, interval: (word & 0x3ff) as u32 }
+    }
+
+    fn probability(self) -> f64 {
+        hit_probability(self.size as f64, interval_bytes(self.interval))
+    }
+
+    /// How many blocks like this one it stands for.
+    pub(super) fn objects(self) -> f64 {
+        1.0 / self.probability()
+    }
+
+    /// About the bytes it stands for, cheaply.
+    fn about_bytes(self) -> i64 {
+        let (size, interval) = (self.size as f64, interval_bytes(self.interval));
+        (size.max(interval) + size.min(interval) / 2.0) as i64
+    }
+}
+
+/// The mean of the process's gaps.
+pub(super) fn interval_bytes(interval: u32) -> f64 {
+    let step = STEP[(interval % STEPS) as usize];
+    FINEST_BYTES * step * (1_u64 << (interval / STEPS).min(60)) as f64
+}
+
+/// Points of the profile in a byte.
+fn frequency(interval: u32) -> f64 {
+    if interval == OFF { 0.0 } else { 1.0 / interval_bytes(interval) }
+}
+
+/// The coarsest interval that is fine enough for so many bytes.
+fn fitting_interval(live_bytes: f64) -> u32 {
+    let ratio = live_bytes / (SAMPLES * FINEST_BYTES);
+    if ratio < 1.0 {
+        return 0;
+    }
+    u32::try_from(whole(libm::log2(ratio) * f64::from(STEPS))).unwrap_or(COARSEST).min(COARSEST)
+}
+
+/// The memory of the profile.
+#[derive(Debug)]
+struct Tables {
+    filter: Filter,
+    profile: Table,
+}
+
+/// What was hit in one block.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hits {
+    /// The profile's interval.
+    profile: Option<u32>,
+    /// Words that the trace hit.
+    trace: u64,
+}
+
+/// A trace as recorders see it: which one (0: none), and the probability of a word.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct TraceRate {
+    epoch: u32,
+    rate: f32,
+}
+
+impl TraceRate {
+    const fn pack(self) -> u64 {
+        (self.epoch as u64) << 32 | self.rate.to_bits() as u64
+    }
+
+    const fn unpack(word: u64) -> Self {
+        Self { epoch: (word >> 32) as u32, rate: f32::from_bits(word as u32) }
+    }
+
+    /// Points in a byte of the process that hits each word with this probability.
+    fn frequency(self) -> f64 {
+        /// Of a probability of 1: every byte is hit.
+        const EVERYWHERE: f64 = 1000.0;
+        match f64::from(self.rate) {
+            rate if rate <= 0.0 => 0.0,
+            rate if rate >= 1.0 => EVERYWHERE,
+            rate => -libm::log1p(-rate) / WORD_BYTES as f64,
+        }
+    }
+}
+
+/// Calls what it is given with the address of each caller, the innermost first, until that returns `false`; at most
+/// so many.
+pub(super) trait Walk: Fn(usize, &mut dyn FnMut(usize) -> bool) {}
+
+impl<F: Fn(usize, &mut dyn FnMut(usize) -> bool)> Walk for F {}
+
+/// Where recorders look. Without tables nothing is recorded.
+#[derive(Debug)]
+pub(super) struct Sampler {
+    tables: AtomicPtr<Tables>,
+    map: AtomicPtr<LibraryMap>,
+    memory: AtomicPtr<TraceMemory>,
+    interval: AtomicU32,
+    trace: AtomicU64,
+    seed: AtomicU64,
+    /// About the bytes that are live, by the samples.
+    live_bytes: AtomicI64,
+    samples: AtomicI64,
+    thinning: AtomicBool,
+    /// Samples that found no place.
+    lost: AtomicU64,
+    used: AtomicBool,
+}
+
+impl Sampler {
+    pub(super) const fn new() -> Self {
+        let none = core::ptr::null_mut();
+        Self {
+            tables: AtomicPtr::new(none),
+            map: AtomicPtr::new(core::ptr::null_mut()),
+            memory: AtomicPtr::new(core::ptr::null_mut()),
+            interval: AtomicU32::new(OFF),
+            trace: AtomicU64::new(0),
+            seed: AtomicU64::new(1),
+            live_bytes: AtomicI64::new(0),
+            samples: AtomicI64::new(0),
+            thinning: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+        }
+    }
+
+    #[inline]
+    fn tables(&self) -> Option<&Tables> {
+        // SAFETY: null, or what `reserve` leaked.
+        unsafe { self.tables.load(Acquire).as_ref() }
+    }
+
+    pub(super) fn map(&self) -> Option<&LibraryMap> {
+        // SAFETY: null, or what `set_map` leaked.
+        unsafe { self.map.load(Acquire).as_ref() }
+    }
+
+    pub(super) fn memory(&self) -> Option<&TraceMemory> {
+        // SAFETY: null, or what `begin_trace` leaked.
+        unsafe { self.memory.load(Acquire).as_ref() }
+    }
+
+    /// Makes room for samples; `places` is of the first call. `false` if there is no memory for it.
+    fn reserve(&self, places: usize) -> bool {
+        if self.tables().is_some() {
+            return true;
+        }
+        let (Some(filter), Some(profile)) = (Filter::new(places), Table::new(places)) else { return false };
+        self.tables.store(Box::leak(Box::new(Tables { filter, profile })), Release);
+        true
+    }
+
+    /// Starts the profile. `seed` begins the chance of threads that have not allocated yet. `false` if there is no
+    /// memory for it.
+    pub(super) fn start(&self, places: usize, seed: u64) -> bool {
+        self.seed.fetch_xor(seed, Relaxed);
+        let is_ready = self.reserve(places);
+        if is_ready {
+            self.interval.store(0, Relaxed);
+        }
+        is_ready
+    }
+
+    /// Ends the profile; what is known of blocks is forgotten.
+    pub(super) fn stop(&self) {
+        self.interval.store(OFF, Relaxed);
+        let Some(tables) = self.tables() else { return };
+        tables
+            .profile
+            .retain(|_| None, |address, word, _| self.forget(tables, address, Sample::unpack(word)));
+    }
+
+    /// Whether anything was ever allocated.
+    pub(super) fn was_used(&self) -> bool {
+        self.used.load(Relaxed)
+    }
+
+    fn is_on(&self) -> bool {
+        self.interval.load(Relaxed) != OFF
+    }
+
+    pub(super) fn set_map(&self, map: LibraryMap) {
+        self.map.store(Box::leak(Box::new(map)), Release);
+    }
+
+    /// Samples of the profile that found no place.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Relaxed)
+    }
+
+    /// Records from now on with this probability a word, until [`end_trace`](Self::end_trace). What the trace needs
+    /// is made by `make` and kept for the next. `None` if there is no memory for it.
+    pub(super) fn begin_trace(
+        &self,
+        rate: f64,
+        make: impl FnOnce() -> Option<TraceMemory>,
+    ) -> Option<&TraceMemory> {
+        if !self.reserve(MIN_PLACES) {
+            return None;
+        }
+        if self.memory().is_none() {
+            self.memory.store(Box::leak(Box::new(make()?)), Release);
+        }
+        let memory = self.memory()?;
+        self.clear_trace();
+        let epoch = memory.begin();
+        self.trace.store(TraceRate { epoch, rate: rate as f32 }.pack(), Release);
+        Some(memory)
+    }
+
+    /// Blocks of the trace that live on are forgotten.
+    pub(super) fn end_trace(&self) {
+        self.trace.store(0, Release);
+        self.clear_trace();
+    }
+
+    fn clear_trace(&self) {
+        if let (Some(tables), Some(memory)) = (self.tables(), self.memory()) {
+            memory.table.retain(|_| None, |address, _, _| tables.filter.subtract(address));
+        }
+    }
+
+    #[inline]
+    pub(super) fn may_be_sampled(&self, address: usize) -> bool {
+        self.tables().is_some_and(|tables| tables.filter.may_have(address))
+    }
+
+    /// A block was allocated, and the way to the next point is over. `walk` names the callers.
+    pub(super) fn record(&self, local: &Local, address: usize, size: usize, walk: impl Walk) {
+        self.used.store(true, Relaxed);
+        let size = size as u64;
+        let before = local.countdown.load(Relaxed).wrapping_add_unsigned(size).max(0).cast_unsigned();
+        let hits = local.with_chance(&self.seed, |chance| self.draw(local, size, before.min(size), chance));
+        let Some(tables) = self.tables() else { return };
+        if let Some(interval) = hits.profile {
+            let library = self.library(&walk);
+            self.add(tables, address, Sample { size, library, interval });
+            self.follow(local, tables, interval);
+        }
+        if hits.trace > 0 {
+            self.capture(tables, address, Captured::new(size, hits.trace), &walk);
+        }
+    }
+
+    /// What hit the block, in which the point that was counted down to lies `before` bytes from its start; and where
+    /// the next point is, from the block's end.
+    fn draw(&self, local: &Local, size: u64, before: u64, chance: &mut u64) -> Hits {
+        let mut hits = self.drawn_before(local, chance);
+        let (interval, trace) = (self.interval.load(Relaxed), TraceRate::unpack(self.trace.load(Relaxed)));
+        if hits.profile.is_none()
+            && interval != OFF
+            && coin(chance, hit_probability((size - before) as f64, interval_bytes(interval)))
+        {
+            hits.profile = Some(interval);
+        }
+        if trace.epoch != 0 {
+            let words = size.div_ceil(WORD_BYTES) - before / WORD_BYTES;
+            hits.trace += binomial(chance, words.saturating_sub(hits.trace), f64::from(trace.rate));
+        }
+        self.count_down(local, interval, trace, chance);
+        hits
+    }
+
+    /// Whose the point was that the thread counted down to, if it was one.
+    fn drawn_before(&self, local: &Local, chance: &mut u64) -> Hits {
+        let mut hits = Hits::default();
+        if !local.is_sample.load(Relaxed) {
+            return hits;
+        }
+        let (interval, drawn) = (local.interval.load(Relaxed), local.trace.load(Relaxed));
+        let profile = frequency(interval);
+        if unit(chance) * (profile + TraceRate::unpack(drawn).frequency()) <= profile {
+            hits.profile = self.is_on().then_some(interval);
+        } else if drawn == self.trace.load(Relaxed) {
+            hits.trace = 1;
+        }
+        hits
+    }
+
+    /// Draws the next point. One that is far away is drawn anew when the thread has come some of the way: the process
+    /// has no memory, and the rates may be others by then.
+    fn count_down(&self, local: &Local, interval: u32, trace: TraceRate, chance: &mut u64) {
+        let rate = frequency(interval) + trace.frequency();
+        let gap = if rate > 0.0 { exponential(chance, 1.0 / rate) } else { f64::INFINITY };
+        local.is_sample.store(gap <= LOOK_BYTES, Relaxed);
+        local.interval.store(interval, Relaxed);
+        local.trace.store(trace.pack(), Relaxed);
+        local.countdown.store(gap.min(LOOK_BYTES) as i64, Relaxed);
+    }
+
+    fn library(&self, walk: &impl Walk) -> u16 {
+        let Some(map) = self.map() else { return Sample::NOBODY };
+        let (mut found, mut on_behalf) = (None, None);
+        walk(MAX_PROFILE_FRAMES, &mut |address| {
+            match map.owner(address) {
+                Owner::Library(library) => found = Some(library),
+                Owner::OnBehalf(library) => on_behalf = Some(library),
+                Owner::Unknown => {}
+            }
+            found.is_none()
+        });
+        found.or(on_behalf).unwrap_or(Sample::NOBODY)
+    }
+
+    fn add(&self, tables: &Tables, address: usize, sample: Sample) {
+        tables.filter.add(address);
+        if tables.profile.insert(address, || Some(sample.pack())) {
+            self.samples.fetch_add(1, Relaxed);
+            self.live_bytes.fetch_add(sample.about_bytes(), Relaxed);
+        } else {
+            tables.filter.subtract(address);
+            self.lost.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn forget(&self, tables: &Tables, address: usize, sample: Sample) {
+        tables.filter.subtract(address);
+        self.samples.fetch_sub(1, Relaxed);
+        self.live_bytes.fetch_sub(sample.about_bytes(), Relaxed);
+    }
+
+    /// The interval follows what is live, and the table's room.
+    fn follow(&self, local: &Local, tables: &Tables, drawn: u32) {
+        let now = self.interval.load(Relaxed);
+        if drawn != now || now == OFF {
+            return;
+        }
+        let live = self.live_bytes.load(Relaxed).max(0) as f64;
+        let most = i64::try_from(tables.profile.places() / 4 * 3).unwrap_or(i64::MAX);
+        let fitting = fitting_interval(live);
+        if self.samples.load(Relaxed) > most {
+            local.with_chance(&self.seed, |chance| self.thin(tables, fitting.max(now + 1), chance));
+        } else if fitting > now {
+            local.with_chance(&self.seed, |chance| self.thin(tables, fitting, chance));
+        } else if fitting + STEPS < now && self.samples.load(Relaxed) < most / 2 {
+            // Those who were sampled before keep their interval; blocks to come are seen more finely.
+            self.interval.store(fitting, Relaxed);
+        }
+    }
+
+    /// Makes the interval coarser, and the samples of finer ones fewer. Whoever else is about to, goes on instead.
+    fn thin(&self, tables: &Tables, interval: u32, chance: &mut u64) {
+        if self.thinning.swap(true, AcqRel) {
+            return;
+        }
+        let interval = interval.min(COARSEST);
+        self.interval.store(interval, Relaxed);
+        let keep = |word| {
+            let sample = Sample::unpack(word);
+            if sample.interval >= interval {
+                return Some(word);
+            }
+            let coarse = Sample { interval, ..sample };
+            coin(chance, coarse.probability() / sample.probability()).then(|| coarse.pack())
+        };
+        tables.profile.retain(keep, |address, before, after| match after {
+            None => self.forget(tables, address, Sample::unpack(before)),
+            Some(after) => {
+                let more = Sample::unpack(after).about_bytes() - Sample::unpack(before).about_bytes();
+                self.live_bytes.fetch_add(more, Relaxed);
+            }
+        });
+        self.thinning.store(false, Release);
+    }
+
+    /// What is known of a block that may be sampled is taken out: it is about to be freed, or to move.
+    pub(super) fn take(&self, address: usize) -> Taken {
+        let Some(tables) = self.tables() else { return Taken::default() };
+        let profile = tables.profile.remove(address).map(Sample::unpack);
+        if let Some(sample) = profile {
+            self.forget(tables, address, sample);
+        }
+        let trace = self.memory().and_then(|memory| memory.table.remove(address));
+        if trace.is_some() {
+            tables.filter.subtract(address);
+        }
+        Taken { profile, trace }
+    }
+
+    /// The block was freed.
+    pub(super) fn freed(&self, taken: Taken) {
+        let live = TraceRate::unpack(self.trace.load(Acquire)).epoch;
+        if let (Some(word), Some(memory)) = (taken.trace, self.memory())
+            && TraceMemory::epoch_of(word) == live
+        {
+            memory.free(word);
+        }
+    }
+
+    /// The block was not freed after all.
+    pub(super) fn restore(&self, address: usize, taken: Taken) {
+        let Some(tables) = self.tables() else { return };
+        if let Some(sample) = taken.profile {
+            self.add(tables, address, sample);
+        }
+        if let (Some(word), Some(memory)) = (taken.trace, self.memory()) {
+            tables.filter.add(address);
+            if !memory.table.insert(address, || Some(word)) {
+                tables.filter.subtract(address);
+            }
+        }
+    }
+
+    fn capture(&self, tables: &Tables, address: usize, mut captured: Captured, walk: &impl Walk) {
+        let Some(memory) = self.memory() else { return };
+        walk(Captured::MAX_FRAMES, &mut |frame| captured.push(frame));
+        tables.filter.add(address);
+        if !memory.table.insert(address, || memory.allocate(&captured)) {
+            tables.filter.subtract(address);
+            memory.drop_event();
+        }
+    }
+
+    /// Calls `each` with every sample.
+    pub(super) fn for_each(&self, mut each: impl FnMut(Sample)) {
+        if let Some(tables) = self.tables() {
+            tables.profile.for_each(|word| each(Sample::unpack(word)));
+        }
+    }
+}
+
+/// What was known of a block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Taken {
+    profile: Option<Sample>,
+    trace: Option<u64>,
+}
+
+impl Taken {
+    pub(super) const fn is_any(&self) -> bool {
+        self.profile.is_some() || self.trace.is_some()
+    }
+}
