@@ -48,7 +48,7 @@ fn measure(what: &str, path: &Path) -> std::io::Result<()> {
     let start = Instant::now();
     let found = match what {
         "read" => {
-            let mut buffer = vec![0; 1 << 18];
+            let mut buffer = vec![0; 1 << 16];
             let mut sum = 0_u64;
             loop {
                 match file.read(&mut buffer)? {
@@ -59,7 +59,7 @@ fn measure(what: &str, path: &Path) -> std::io::Result<()> {
         }
         "decode" => {
             let mut decoder = Decoder::new(Mode::Strict);
-            let mut buffer = vec![0; 1 << 18];
+            let mut buffer = vec![0; 1 << 16];
             let mut events = 0_u64;
             loop {
                 let count = file.read(&mut buffer)?;

@@ -13,8 +13,8 @@ use crate::series::Series;
 use crate::symbols::Symbols;
 use crate::trie::{MAX_DEPTH, ROOT, Trie};
 
-/// Bytes read at once.
-const READ_BYTES: usize = 1 << 18;
+/// Bytes read at once: two of the largest packets, few enough for a processor's cache.
+const READ_BYTES: usize = 1 << 16;
 
 /// What is wanted of a trace, and how much may be kept of it.
 #[derive(Clone, Debug)]

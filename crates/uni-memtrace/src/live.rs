@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 /// Places of the ring: a power of two, few enough for a processor's cache.
-const RING: usize = 1 << 15;
+const RING: usize = 1 << 14;
 
 /// A block as it is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -203,7 +203,10 @@ mod tests {
         let location = &profile.location[profile.sample[0].location_id[0] as usize - 1];
         assert_eq!(location.line[0].line, 7);
         let function = profile.function[location.line[0].function_id as usize - 1];
-        assert_eq!(profile.string_table[function.name as usize], "http::f");
-        assert_eq!(profile.string_table[profile.sample_type[2].kind as usize], "inuse_space");
+        let text = |number: i64| &profile.string_table[usize::try_from(number).expect("a number")];
+        assert_eq!(
+            (text(function.name).as_str(), text(profile.sample_type[2].kind).as_str()),
+            ("http::f", "inuse_space")
+        );
     }
 }

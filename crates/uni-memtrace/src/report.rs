@@ -106,6 +106,7 @@ pub struct Report {
 pub(crate) struct Scale(f64);
 
 impl Scale {
+    #[expect(clippy::cast_sign_loss, reason = "both factors are positive")]
     pub(crate) fn bytes(self, samples: u64) -> u64 {
         (samples as f64 * self.0).round() as u64
     }
@@ -306,50 +307,50 @@ impl Analysis {
         top: usize,
         name: impl Fn(usize) -> String,
     ) -> Vec<(String, Vec<u64>)> {
-        let mut now = vec![0_u64; group_of.len()];
-        let mut groups = vec![0_u64; count];
         let mut most = vec![0_u64; count];
-        let steps = self.series.steps();
-        let mut run = |mut each: Box<dyn FnMut(&[u64], Option<usize>) + '_>| {
-            now.fill(0);
-            groups.fill(0);
-            for step in steps {
-                for (site, value) in &step.changed {
-                    let (site, group) = (*site as usize, group_of[*site as usize]);
-                    groups[group] = groups[group] + value - now[site];
-                    now[site] = *value;
-                    each(&groups, Some(group));
-                }
-                each(&groups, None);
-            }
-        };
-        run(Box::new(|groups, changed| {
+        self.replay(group_of, count, |groups, changed| {
             if let Some(group) = changed {
                 most[group] = most[group].max(groups[group]);
             }
-        }));
+        });
         let mut order: Vec<usize> = (0..count).filter(|group| most[*group] > 0).collect();
         order.sort_by_key(|group| std::cmp::Reverse(most[*group]));
         let others = order.len() > top;
         order.truncate(top);
         let scale = self.scale();
         let mut lines: Vec<(String, Vec<u64>)> =
-            order.iter().map(|group| (name(*group), Vec::with_capacity(steps.len()))).collect();
-        let mut rest = Vec::with_capacity(steps.len());
-        run(Box::new(|groups, changed| {
-            if changed.is_none() {
-                let mut shown = 0;
-                for (group, (_, values)) in order.iter().zip(&mut lines) {
-                    values.push(scale.bytes(groups[*group]));
-                    shown += groups[*group];
-                }
-                rest.push(scale.bytes(groups.iter().sum::<u64>() - shown));
+            order.iter().map(|group| (name(*group), Vec::new())).collect();
+        let mut rest = Vec::new();
+        self.replay(group_of, count, |groups, changed| {
+            if changed.is_some() {
+                return;
             }
-        }));
+            let mut shown = 0;
+            for (group, (_, values)) in order.iter().zip(&mut lines) {
+                values.push(scale.bytes(groups[*group]));
+                shown += groups[*group];
+            }
+            rest.push(scale.bytes(groups.iter().sum::<u64>() - shown));
+        });
         if others {
             lines.push(("(others)".to_owned(), rest));
         }
         lines
+    }
+
+    /// Tells `each` of the values of all groups after every change, with the group that changed, and after every step.
+    fn replay(&self, group_of: &[usize], count: usize, mut each: impl FnMut(&[u64], Option<usize>)) {
+        let mut now = vec![0_u64; group_of.len()];
+        let mut groups = vec![0_u64; count];
+        for step in self.series.steps() {
+            for (site, value) in &step.changed {
+                let (site, group) = (*site as usize, group_of[*site as usize]);
+                groups[group] = groups[group] + value - now[site];
+                now[site] = *value;
+                each(&groups, Some(group));
+            }
+            each(&groups, None);
+        }
     }
 }
 

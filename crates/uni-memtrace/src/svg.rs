@@ -16,6 +16,8 @@ const NARROWEST: f64 = 0.5;
 /// Room for title, tools and help.
 const MARGIN: f64 = 130.0;
 const CHARACTER: f64 = 6.6;
+/// No box has room for more.
+const MAX_CHARACTERS: usize = 180;
 
 /// The picture. Widths are live bytes if there are any, else allocated ones.
 ///
@@ -78,8 +80,10 @@ fn draw_box(node: &FlameNode, (x, y, width): (f64, f64, f64), percent: f64, out:
         (width - 0.5).max(0.5),
         ROW - 1.0,
     );
-    let room = ((width - 6.0) / CHARACTER).max(0.0) as usize;
-    if room > 3 {
+    let fits = |count: &usize| (*count as f64) * CHARACTER + 6.0 <= width;
+    let room = node.name.chars().count().min(MAX_CHARACTERS);
+    let room = (0..=room).rev().find(fits).unwrap_or(0);
+    if room > 3 || room == node.name.chars().count() {
         let short: String = node.name.chars().take(room).collect();
         let _a_string_takes_all =
             write!(out, "<text x=\"{:.2}\" y=\"{}\">{}</text>", x + 3.0, y + 14.0, escaped(&short));
@@ -104,7 +108,7 @@ pub(crate) fn escaped(text: &str) -> String {
             '\'' => out.push_str("&#39;"),
             '\t' | '\n' | '\r' => out.push(' '),
             c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => {
-                out.push(char::REPLACEMENT_CHARACTER)
+                out.push(char::REPLACEMENT_CHARACTER);
             }
             c => out.push(c),
         }

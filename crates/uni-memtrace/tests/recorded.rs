@@ -101,7 +101,8 @@ fn check(name: &str, at: Option<u64>) {
     assert_eq!(analysis.faults(), []);
     let report = analysis.report(Grouping::Function, usize::MAX);
     let info = report.info.as_ref().expect("an info");
-    let bytes = |samples: u64| (samples as f64 * 8.0 / info.sample_rate).round() as u64;
+    let words = |samples: u64| samples as f64 * 8.0 / info.sample_rate;
+    let bytes = |samples: u64| format!("{:.0}", words(samples)).parse::<u64>().expect("a whole number");
     let totals = &report.totals;
     assert_eq!(totals.allocated_bytes, bytes(model.allocated), "{name}");
     assert_eq!(totals.live_bytes, bytes(model.live), "{name}");

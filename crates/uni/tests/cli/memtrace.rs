@@ -44,7 +44,9 @@ fn a_report_as_json_has_the_totals_the_rows_and_the_time() {
     assert_eq!(report["totals"]["sampled_allocations"], 235);
     assert_eq!(report["totals"]["sampled_frees"], 97);
     assert_eq!(report["rows"].as_array().map(Vec::len), Some(1));
-    assert_eq!(report["rows"][0]["live_bytes"], report["totals"]["live_bytes"]);
+    let live = |part: &serde_json::Value| part["live_bytes"].as_u64().expect("bytes");
+    // one other library has two samples
+    assert_eq!(live(&report["totals"]) - live(&report["rows"][0]), 16_000);
     assert!(report["timeline"]["libraries"][0][1].as_array().is_some_and(|steps| steps.len() > 100));
     let early = memtrace(&["report", text(&file), "--output", "json", "--at", "1ms"]);
     let early: serde_json::Value = serde_json::from_str(&stdout(&early)).expect("JSON");
@@ -76,10 +78,10 @@ fn drawings_profiles_and_stacks_are_written() {
     let file = |name: &str| folder.path().join(name);
     let trace = recorded("edges-v2.ctf");
     for name in ["a.svg", "a.html"] {
-        let args = ["report", text(&trace), "--flamegraph", text(&file(name))];
-        let output = memtrace(&args);
+        let path = file(name);
+        let output = memtrace(&["report", text(&trace), "--flamegraph", text(&path)]);
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        let drawing = std::fs::read_to_string(file(name)).expect("written");
+        let drawing = std::fs::read_to_string(path).expect("written");
         assert!(drawing.contains("uniFlame.draw(") && drawing.contains("unikernel.hvt"));
     }
     let (pprof, folded) = (file("a.pb.gz"), file("a.folded"));
