@@ -4,7 +4,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use uni_wire::memtrace::{
-    Allocation, Decoder, FaultKind, Info, InfoTooLong, Item, Locate, Mode, Position, Source, Version, Writer,
+    Allocation, Decoder, DomainWriter, FaultKind, Info, InfoTooLong, Item, Locate, Mode, Position, Source,
+    Version, Writer,
 };
 
 #[path = "properties/memtrace.rs"]
@@ -220,4 +221,118 @@ fn an_info_too_long_is_refused() {
 fn the_state_is_as_large_as_documented() {
     let bytes = size_of::<Writer<[u64; 0]>>();
     assert!((300_000..390_000).contains(&bytes), "{bytes}");
+}
+
+/// The recorded trace as version 1 has it: without the context of the info.
+fn as_version_1(trace: &[u8]) -> Vec<u8> {
+    let ends = packet_ends(trace);
+    let mut out = Vec::new();
+    let mut at = 0;
+    for end in ends {
+        let mut packet = trace[at..end].to_vec();
+        packet[28] = 1;
+        if at == 0 {
+            assert_eq!(packet.pop(), Some(0), "an empty context");
+            let bits = u32::try_from(packet.len() * 8).expect("small");
+            packet[4..8].copy_from_slice(&bits.to_le_bytes());
+        }
+        out.extend(packet);
+        at = end;
+    }
+    out
+}
+
+#[test]
+fn version_1_is_read() {
+    let tiny = recorded("tiny-v2.ctf");
+    let (first, faults) = read(&as_version_1(&tiny), Mode::Strict);
+    assert_eq!(faults, []);
+    assert_eq!(first, read(&tiny, Mode::Strict).0);
+}
+
+/// Names that displace each other: a file a frame, and functions that come again.
+struct ManyFiles;
+
+impl Locate for ManyFiles {
+    fn locate(&self, code: u64, each: &mut dyn FnMut(Position<'_>)) {
+        let file = format!("f{code}.ml");
+        each(Position { name: b"same", file: file.as_bytes(), line: 1, start_column: 0, end_column: 0 });
+    }
+}
+
+#[test]
+fn a_new_file_may_inherit_the_names_of_the_one_it_displaces() {
+    let mut writer = Box::new(Writer::new([0; 64]));
+    writer.start(Version::V2, &INFO).expect("short");
+    let backtrace: Vec<u64> = (1..=32).collect();
+    let alloc = Allocation { length_words: 1, samples: 1, source: Source::Minor, backtrace: &backtrace };
+    writer.handle_alloc(1_000_001, &alloc).expect("room");
+    writer.close().expect("nothing waits");
+    let mut trace = finish(&mut writer, &ManyFiles);
+    // the last file displaces the first: version 1's writer refers to that one's names then
+    let end = packet_ends(&trace)[1];
+    let new_name = b"f32.ml\0same\0";
+    assert_eq!(trace[end - new_name.len()..end], new_name[..]);
+    let field = u64::from_le_bytes(
+        [&trace[end - new_name.len() - 6..][..6], &[0, 0]].concat().try_into().expect("8"),
+    );
+    let inherited = field & !(31 << 43);
+    trace[end - new_name.len() - 6..][..6].copy_from_slice(&inherited.to_le_bytes()[..6]);
+    trace.drain(end - 5..end);
+    let start = packet_ends(&trace)[0];
+    let bits = u32::from_le_bytes(trace[start + 4..start + 8].try_into().expect("4")) - 5 * 8;
+    trace[start + 4..start + 8].copy_from_slice(&bits.to_le_bytes());
+    let (items, faults) = read(&trace, Mode::Strict);
+    assert_eq!(faults, []);
+    assert!(
+        items.iter().filter(|item| item.starts_with("Location")).all(|item| item.contains("name: [115, 97"))
+    );
+}
+
+#[test]
+fn each_domain_gets_its_ids_in_chunks() {
+    let mut writer = DomainWriter::new(&INFO, 16).expect("short");
+    let (mut trace, mut given) = (Vec::new(), Vec::new());
+    let drain = |writer: &mut DomainWriter, trace: &mut Vec<u8>| {
+        while let Some(packet) = writer.poll_packet(&Columns(1, 2)) {
+            trace.extend_from_slice(packet);
+            let taken = packet.len();
+            writer.handle_sent(taken);
+        }
+    };
+    for n in 0..25_000_u64 {
+        let domain = if n % 1000 == 7 { 9 } else { 3 * u16::from(n > 12_000) };
+        let alloc = Allocation {
+            length_words: 1 + n % 40,
+            samples: 1,
+            source: Source::Minor,
+            backtrace: &[1 + n % 7],
+        };
+        let id = loop {
+            match writer.handle_alloc(domain, 1_000_000 + n, &alloc) {
+                Ok(id) => break id,
+                Err(_) => drain(&mut writer, &mut trace),
+            }
+        };
+        given.push((domain, id));
+    }
+    writer.close().expect("nothing waits");
+    drain(&mut writer, &mut trace);
+    let chunks = |domain: u16| {
+        let ids = given.iter().filter(|(of, _)| *of == domain).map(|(_, id)| id / 10_000);
+        let mut chunks: Vec<u64> = ids.collect();
+        chunks.dedup();
+        chunks
+    };
+    // in the order in which they came to need one
+    assert_eq!((chunks(0), chunks(9), chunks(3)), (vec![0, 2], vec![1], vec![3, 4]));
+    let mut found = Vec::new();
+    let mut decoder = Decoder::new(Mode::Strict);
+    let mut each = |item: Item<'_>| {
+        if let Item::Alloc(alloc) = item {
+            found.push((alloc.domain, alloc.id));
+        }
+    };
+    decoder.handle_bytes(&trace, &mut each).and_then(|()| decoder.finish(&mut each)).expect("a trace");
+    assert_eq!(found, given);
 }

@@ -35,7 +35,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { packet_bytes: 1 << 20, domains: 128, text_bytes: 4096, frames: 1 << 19, locations: 1 << 20 }
+        Self { packet_bytes: 1 << 20, domains: 512, text_bytes: 4096, frames: 1 << 19, locations: 1 << 20 }
     }
 }
 
@@ -134,17 +134,17 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// A reader with the usual limits; in strict mode those of the original.
+    /// A reader with the usual limits; in strict mode with those of the original, which has few.
     #[must_use]
     pub fn new(mode: Mode) -> Self {
         let usual = Limits::default();
-        Self::with_limits(
-            mode,
-            match mode {
-                Mode::Strict => Limits { packet_bytes: MAX_PACKET_BYTES, ..usual },
-                Mode::Lenient => usual,
-            },
-        )
+        let limits = match mode {
+            Mode::Strict => {
+                Limits { packet_bytes: MAX_PACKET_BYTES, domains: 4096, frames: 1 << 22, ..usual }
+            }
+            Mode::Lenient => usual,
+        };
+        Self::with_limits(mode, limits)
     }
 
     /// A reader with limits of its own.

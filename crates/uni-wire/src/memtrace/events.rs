@@ -139,7 +139,7 @@ impl Events {
         each: &mut impl FnMut(Item<'_>),
     ) -> Result<(), FaultKind> {
         let info = info(header, &mut body).filter(|_| body.0.is_empty()).ok_or(FaultKind::Info)?;
-        self.info = Some((info.start_micros, header.pid));
+        self.info = Some((info.start_micros, info.pid));
         each(Item::Packet(*header));
         each(Item::Info(info));
         Ok(())
