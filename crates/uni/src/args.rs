@@ -10,6 +10,10 @@ use uni_api::vm::PortMap;
 
 use crate::{duration, ports, sizes};
 
+mod memtrace;
+
+pub(crate) use memtrace::{MemtraceBy, MemtraceCommand, MemtraceDiffArgs, MemtraceReportArgs, MemtraceRows};
+
 /// Run unikernels and see them from inside and outside
 ///
 /// Asks the daemon, unid(8), over its control socket. The exit status is 0, or 1 with one message on stderr. Where the
@@ -122,85 +126,6 @@ impl Command {
             Self::Man { .. } => "man",
         }
     }
-}
-
-/// What is made of heap traces.
-#[derive(Debug, Subcommand)]
-pub(crate) enum MemtraceCommand {
-    /// Show who holds the memory of a traced program, and who allocated most
-    Report(MemtraceReportArgs),
-    /// Show what changed from one trace to another
-    Diff(MemtraceDiffArgs),
-}
-
-impl MemtraceCommand {
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::Report(_) => "memtrace report",
-            Self::Diff(_) => "memtrace diff",
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MemtraceReportArgs {
-    /// The trace; - is stdin
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) rows: MemtraceRows,
-
-    /// Draw a flame graph: .svg or .html by the file's name
-    #[arg(long, value_name = "FILE")]
-    pub(crate) flamegraph: Option<PathBuf>,
-
-    /// Write a profile for pprof, compressed
-    #[arg(long, value_name = "FILE")]
-    pub(crate) pprof: Option<PathBuf>,
-
-    /// Write stacks as text, one a line, with live bytes; allocated ones if nothing is alive
-    #[arg(long, value_name = "FILE")]
-    pub(crate) folded: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MemtraceDiffArgs {
-    /// The trace before; - is stdin
-    #[arg(value_name = "A")]
-    pub(crate) before: PathBuf,
-
-    /// The trace after
-    #[arg(value_name = "B")]
-    pub(crate) after: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) rows: MemtraceRows,
-}
-
-/// Which rows are shown.
-#[derive(Debug, Args)]
-pub(crate) struct MemtraceRows {
-    /// Look at the memory so long after the start, e.g. 90s, 15m, 1h [default: at the end]
-    #[arg(long, value_name = "T", value_parser = duration::parse)]
-    pub(crate) at: Option<Duration>,
-
-    /// How many rows are shown
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) top: u32,
-
-    /// What a row is: a line of a library's code, a library, or any function
-    #[arg(long, value_enum, default_value_t = MemtraceBy::Site)]
-    pub(crate) by: MemtraceBy,
-}
-
-/// What a row of a heap trace is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum MemtraceBy {
-    // The innermost line of a stack that is in a library.
-    Site,
-    Library,
-    Function,
 }
 
 /// What is asked of the daemon itself.
