@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use uni_memtrace::{Analysis, Grouping, Options, read};
 
 mod properties;
@@ -168,4 +169,21 @@ fn seeds_of_the_fuzz_target_hold() {
         count += 1;
     }
     assert!(count > 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn changed_traces_have_reports_too(
+        name in prop::sample::select(vec!["tiny-v2.ctf", "unikernel-v2.ctf", "domains-v3.ctf"]),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
+    ) {
+        let mut trace = recorded(name);
+        for (at, byte) in edits {
+            let at = at.index(trace.len());
+            trace[at] = byte;
+        }
+        properties::check_report(&trace);
+    }
 }
