@@ -1,6 +1,6 @@
 //! To which library a function belongs, by its name.
 //!
-//! Owns the reading of names: demangled Rust paths, and OCaml's `Lib__Module.function`. Knows no program: what is of
+//! Owns the reading of names: demangled Rust paths, OCaml's `Lib__Module.function`, and the addresses of Uni's guests. Knows no program: what is of
 //! the language's own libraries or of an allocator serves whoever called it.
 
 /// Whose a function is.
@@ -15,9 +15,11 @@ pub enum Owner<'a> {
 }
 
 /// Crates that every Rust program has, the container that `std` is made with, and allocators.
-const RUST_RUNTIME: [&str; 17] = [
+const RUST_RUNTIME: [&str; 19] = [
+    "__rustc",
     "alloc",
     "buddy_system_allocator",
+    "compiler_builtins",
     "core",
     "dlmalloc",
     "good_memory_allocator",
@@ -63,6 +65,9 @@ pub fn owner<'a>(name: &'a str, file: &'a str) -> Owner<'a> {
     if name.is_empty() || name == "??" {
         return folder(file).map_or(Owner::Unknown, Owner::Library);
     }
+    if is_address(name) && !file.contains(['/', '.']) {
+        return guests_own(file);
+    }
     if name.contains("::") || name.starts_with('<') {
         return rust(name);
     }
@@ -73,6 +78,19 @@ pub fn owner<'a>(name: &'a str, file: &'a str) -> Owner<'a> {
         return ocaml(name, file);
     }
     folder(file).map_or(Owner::Unknown, Owner::Library)
+}
+
+/// Uni's guests have no symbols: they say the address, and in place of the file the library.
+fn guests_own(library: &str) -> Owner<'_> {
+    match library {
+        "" | "??" => Owner::Unknown,
+        library if RUST_RUNTIME.binary_search(&library).is_ok() => Owner::Runtime(library),
+        library => Owner::Library(library),
+    }
+}
+
+fn is_address(name: &str) -> bool {
+    name.strip_prefix("0x").is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 fn rust(name: &str) -> Owner<'_> {
@@ -216,6 +234,7 @@ mod tests {
             ("hashbrown::raw::RawTable<T>::reserve", "hashbrown"),
             ("linked_list_allocator::Heap::allocate_first_fit", "linked_list_allocator"),
             ("guest_runtime::heap::Sampled::alloc", "guest_runtime"),
+            ("__rustc[1e2f]::__rust_alloc", "__rustc"),
             ("__rust_alloc", "__rust_alloc"),
             ("malloc", "malloc"),
         ];
@@ -241,6 +260,19 @@ mod tests {
         ];
         for (name, file, expected) in cases {
             assert_eq!(owner(name, file), expected, "{name} {file}");
+        }
+    }
+
+    #[test]
+    fn frames_of_unis_guests_have_their_library_for_a_file() {
+        let cases = [
+            ("http", Owner::Library("http")),
+            ("alloc", Owner::Runtime("alloc")),
+            ("??", Owner::Unknown),
+            ("lib/x.ml", Owner::Library("lib")),
+        ];
+        for (file, expected) in cases {
+            assert_eq!(owner("0x10a0f3", file), expected, "{file}");
         }
     }
 
