@@ -3,13 +3,13 @@
 //! `cargo bench -p uni-guest --features std,bench-jemalloc --bench heap`, with
 //! `RUSTFLAGS="-C force-frame-pointers=yes"`.
 //!
-//! Every case runs in turn, many rounds; the median of a case is shown, in nanoseconds for a pair, and what it adds to
+//! Every case runs in turn, many rounds; the median of a case is shown, in nanoseconds of processor time for a pair, and what it adds to
 //! its own bare allocator. A pair is of 64 bytes, written to.
 #![allow(missing_docs, reason = "a program")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::Mutex;
 
 use uni_guest::heap::{self, Sampled, SamplingRate, Trace, TraceOf};
 
@@ -58,22 +58,33 @@ fn start_profile() {
     assert!(heap::start_profile(usize::MAX, 1), "memory for it");
 }
 
+static TRACE: Mutex<Option<Trace>> = Mutex::new(None);
+
 /// A trace at the default rate, read by nobody until it ends; its ring is large enough for a round.
-fn traced_pairs() {
+fn begin_trace() {
     let of = TraceOf {
         vm: "bench",
         program: "bench",
         pid: 1,
+        rate: SamplingRate::DEFAULT,
         places: heap::PROFILE_PLACES,
         ring_words: 1 << 15,
         clock: || 1,
     };
-    heap::set_next_rate(SamplingRate::DEFAULT);
-    let mut trace = Trace::begin(&of, 0).expect("a trace");
-    pairs(&SAMPLED);
-    while let Some(bytes) = trace.poll_transmit(0).map(<[u8]>::len) {
-        trace.handle_sent(bytes);
+    *TRACE.lock().expect("one thread") = Some(Trace::begin(&of, 0).expect("a trace"));
+}
+
+fn end_trace() {
+    let figures = heap::figures();
+    assert_eq!(figures.dropped_events, 0, "the ring was large enough");
+    let mut trace = TRACE.lock().expect("one thread").take().expect("it was begun");
+    trace.handle_end();
+    let mut bytes = 0;
+    while let Some(sent) = trace.poll_transmit(0).map(<[u8]>::len) {
+        trace.handle_sent(sent);
+        bytes += sent;
     }
+    assert!(bytes > 1000, "{bytes} bytes are no trace");
 }
 
 fn cases() -> Vec<Case> {
@@ -81,7 +92,7 @@ fn cases() -> Vec<Case> {
     let cases = vec![
         case("glibc", 0, nothing, bare, nothing),
         case("sampled, off", 0, nothing, sampled_pairs, nothing),
-        case("sampled, trace at 1e-4 (start and end included)", 0, nothing, traced_pairs, nothing),
+        case("sampled, trace at 1e-4", 0, begin_trace, sampled_pairs, end_trace),
         case("sampled, heap_by_library of a small heap", 0, start_profile, sampled_pairs, heap::stop_profile),
     ];
     #[cfg(feature = "bench-jemalloc")]
@@ -124,6 +135,12 @@ mod jemalloc {
     }
 }
 
+/// The thread's own processor time: others on the machine do not count.
+fn processor_ns() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
 fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
@@ -133,9 +150,9 @@ fn run(cases: &mut [Case]) {
     for round in 0..ROUNDS {
         for case in &mut *cases {
             (case.enter)();
-            let started = Instant::now();
+            let started = processor_ns();
             (case.pairs)();
-            let taken = started.elapsed().as_nanos() as f64 / f64::from(PAIRS);
+            let taken = (processor_ns() - started) as f64 / f64::from(PAIRS);
             (case.leave)();
             // The first warms up.
             if round > 0 {

@@ -28,6 +28,7 @@ use uni_wire::Timestamp;
 
 use crate::args::Arguments;
 use crate::control::{Control, ControlProgress, ControlSession, Controlled, Token};
+use crate::heap::SamplingRate;
 use crate::link::Link;
 use crate::logs::{Log, Logs};
 use crate::metrics::{Periodic, Registry};
@@ -314,7 +315,20 @@ impl Agent {
 
     /// From now on only those who know `token` may give commands; everybody if there is none.
     pub fn set_control_token(&mut self, token: Option<Token>) {
+        let rate = self.control.sampling_rate();
         self.control = Control::new(token);
+        self.control.set_sampling_rate(rate);
+    }
+
+    /// How much the next heap trace samples.
+    #[must_use]
+    pub const fn sampling_rate(&self) -> SamplingRate {
+        self.control.sampling_rate()
+    }
+
+    /// Sets how much heap traces sample, until somebody says otherwise at the control port.
+    pub const fn set_sampling_rate(&mut self, rate: SamplingRate) {
+        self.control.set_sampling_rate(rate);
     }
 
     /// Bytes came in on a connection from Prometheus. See [`ScrapeSession::handle_input`]. A driver that listens for

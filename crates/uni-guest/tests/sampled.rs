@@ -62,11 +62,11 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 fn begin(rate: f64) -> Result<Trace, TraceError> {
-    heap::set_next_rate(SamplingRate::new(rate).expect("a rate"));
     let of = TraceOf {
         vm: "test",
         program: "sampled",
         pid: 7,
+        rate: SamplingRate::new(rate).expect("a rate"),
         places: heap::PROFILE_PLACES,
         ring_words: 1 << 15,
         clock: || 1_700_000_000_000_000,

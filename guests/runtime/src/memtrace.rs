@@ -13,7 +13,7 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Duration;
 use uni_guest::Arguments;
-use uni_guest::heap::{Trace, TraceOf, set_next_rate};
+use uni_guest::heap::{SamplingRate, Trace, TraceOf};
 
 const RECEIVE_BYTES: usize = 64;
 const TRANSMIT_BYTES: usize = 8 * 1024;
@@ -56,7 +56,6 @@ impl Memtrace {
     /// Listens at `port`.
     pub(crate) fn new(network: &mut Network, port: u16, arguments: &Arguments) -> Self {
         heap::map_libraries();
-        set_next_rate(arguments.memtrace_rate);
         let mut place = || {
             let buffer = |bytes| SocketBuffer::new(vec![0; bytes]);
             let mut socket = Socket::new(buffer(RECEIVE_BYTES), buffer(TRANSMIT_BYTES));
@@ -69,11 +68,11 @@ impl Memtrace {
         Self { port, vm: arguments.name.as_str().into(), places }
     }
 
-    /// Does what can be done now; returns when the next turn is due.
-    pub(crate) fn turn(&mut self, network: &mut Network, now_ns: u64) -> Option<u64> {
-        let Self { port, vm, places, .. } = self;
+    /// Does what can be done now; a trace that begins samples so much. Returns when the next turn is due.
+    pub(crate) fn turn(&mut self, network: &mut Network, rate: SamplingRate, now_ns: u64) -> Option<u64> {
+        let Self { port, vm, places } = self;
         let sockets = network.sockets();
-        places.iter_mut().filter_map(|place| place.turn(sockets, *port, vm, now_ns)).min()
+        places.iter_mut().filter_map(|place| place.turn(sockets, *port, vm, rate, now_ns)).min()
     }
 
     /// Ends the trace, and closes the port.
@@ -86,7 +85,14 @@ impl Memtrace {
 }
 
 impl Place {
-    fn turn(&mut self, sockets: &mut SocketSet<'static>, port: u16, vm: &str, now_ns: u64) -> Option<u64> {
+    fn turn(
+        &mut self,
+        sockets: &mut SocketSet<'static>,
+        port: u16,
+        vm: &str,
+        rate: SamplingRate,
+        now_ns: u64,
+    ) -> Option<u64> {
         let socket = sockets.get_mut::<Socket<'_>>(self.socket);
         if !socket.is_open() {
             self.step = Step::Listening;
@@ -96,7 +102,7 @@ impl Place {
         if matches!(self.step, Step::Listening)
             && matches!(socket.state(), State::Established | State::CloseWait)
         {
-            self.welcome(socket, vm, now_ns);
+            self.welcome(socket, vm, rate, now_ns);
         }
         let heard = hear(socket);
         match &mut self.step {
@@ -128,11 +134,12 @@ impl Place {
         })
     }
 
-    fn welcome(&mut self, socket: &mut Socket<'_>, vm: &str, now_ns: u64) {
+    fn welcome(&mut self, socket: &mut Socket<'_>, vm: &str, rate: SamplingRate, now_ns: u64) {
         let of = TraceOf {
             vm,
             program: vm,
             pid: u64::MAX,
+            rate,
             places: PLACES,
             ring_words: RING_WORDS,
             clock: || clock::wall_ns() / 1000,

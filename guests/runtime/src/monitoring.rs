@@ -33,6 +33,7 @@ impl Monitoring {
         arguments.warnings().for_each(|warning| log.warning(format_args!("{warning}")));
         let mut agent = Agent::new(&Config::from_arguments(arguments), logs);
         agent.set_control_token(arguments.control_token.clone());
+        agent.set_sampling_rate(arguments.memtrace_rate);
         register_own_heap(agent.registry_mut());
         uni_guest::heap::register(agent.registry_mut());
         for (name, link) in [("service", &service), ("management", &management)] {
@@ -65,7 +66,10 @@ impl Monitoring {
 
     /// Does what is due over the link it was started with; returns when the next turn is.
     pub(crate) fn turn(&mut self, link: &mut Network, now_ns: u64) -> Option<u64> {
-        let traced_ns = self.memtrace.as_mut().and_then(|memtrace| memtrace.turn(link, now_ns));
+        let traced_ns = self
+            .memtrace
+            .as_mut()
+            .and_then(|memtrace| memtrace.turn(link, self.agent.sampling_rate(), now_ns));
         let reported_ns = self.reporter.as_mut()?.turn(&mut self.agent, link, now_ns);
         traced_ns.into_iter().chain(reported_ns).min()
     }

@@ -58,6 +58,8 @@ pub struct Control {
     /// Of those who showed the token: strangers take nothing away from them.
     admitted_rate: rate::Rate,
     refused: Refused,
+    /// Of heap traces to come.
+    sampling: SamplingRate,
 }
 
 /// Commands that were refused unheard.
@@ -74,6 +76,17 @@ impl Control {
     #[must_use]
     pub fn new(token: Option<Token>) -> Self {
         Self { token, ..Self::default() }
+    }
+
+    /// How much the next heap trace samples.
+    #[must_use]
+    pub const fn sampling_rate(&self) -> SamplingRate {
+        self.sampling
+    }
+
+    /// Sets how much heap traces sample from now on; one that runs keeps its own.
+    pub const fn set_sampling_rate(&mut self, rate: SamplingRate) {
+        self.sampling = rate;
     }
 
     /// Ends what was to last until now.
@@ -257,12 +270,12 @@ impl ControlSession {
             Command::ShowLogs(query) => return show_logs(&query, on.logs, reply),
             Command::ShowMetrics(query) => return show_metrics(&query, on.registry, reply),
             Command::ShowSampling => {
-                show_sampling(reply);
+                show_sampling(on.control, reply);
                 return Ok(());
             }
             Command::SetSampling(rate) => {
                 let rate = SamplingRate::new(rate).ok_or(ControlError::UnknownCommand)?;
-                heap::set_next_rate(rate);
+                on.control.set_sampling_rate(rate);
             }
             Command::Help => {
                 reply.push_str(HELP);
@@ -336,8 +349,8 @@ fn set_metrics<'a>(items: &MetricItems<'a>, on: &mut Controlled<'_>) -> Result<(
 }
 
 /// `rate` is of the next trace.
-fn show_sampling(reply: &mut String) {
-    let (rate, figures) = (heap::next_rate(), heap::figures());
+fn show_sampling(control: &Control, reply: &mut String) {
+    let (rate, figures) = (control.sampling_rate(), heap::figures());
     let state = if figures.is_running { "running" } else { "idle" };
     // Writing to a string does not fail.
     let _ = write!(

@@ -43,9 +43,7 @@ pub use libraries::LibraryMap;
 pub use profile::{MAX_LIBRARIES_SHOWN, register_heap_by_library};
 pub use rate::SamplingRate;
 
-pub use trace::{
-    Trace, TraceError, TraceFigures, TraceOf, figures, next_rate, register_memtrace, set_next_rate,
-};
+pub use trace::{Trace, TraceError, TraceFigures, TraceOf, figures, register_memtrace};
 
 /// Places of the profile's table for any heap from 16 MiB on; smaller ones need fewer. Each is 20 bytes.
 pub const PROFILE_PLACES: usize = 16_384;

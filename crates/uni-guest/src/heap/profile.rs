@@ -39,6 +39,7 @@ impl Holding {
 pub fn register_heap_by_library(registry: &mut Registry) {
     let mut shown = BTreeSet::new();
     let rows = Rows::new("heap_by_library", "library", move || {
+        SAMPLER.end_round();
         let rows = rows(&by_library(&SAMPLER));
         let named: BTreeSet<&'static str> = rows.iter().map(|(name, _)| *name).collect();
         let gone: Vec<_> = shown.difference(&named).map(|name| (*name, Holding::default())).collect();

@@ -26,6 +26,13 @@ const SAMPLES: f64 = 8192.0;
 const STEPS: u32 = 4;
 const STEP: [f64; STEPS as usize] =
     [1.0, 1.189_207_115_002_721, core::f64::consts::SQRT_2, 1.681_792_830_507_429];
+/// The largest interval that busy programs with a small heap are given: 8 KiB.
+const COARSEST_FLOOR: u32 = 4 * STEPS;
+/// From so many bytes on, the interval is what the heap's size asks for, however busy the program is: 16 MiB.
+const LARGE_BYTES: f64 = 16.0 * 1_048_576.0;
+/// Samples between two reports that cost nothing worth mentioning; and those after which nobody waits for a report.
+const SAMPLES_A_ROUND: u64 = 2000;
+const SAMPLES_UNREPORTED: u64 = 20 * SAMPLES_A_ROUND;
 /// The profile is off.
 const OFF: u32 = u32::MAX;
 /// The coarsest interval, of 512 GiB.
@@ -160,6 +167,10 @@ pub(super) struct Sampler {
     live_bytes: AtomicI64,
     samples: AtomicI64,
     thinning: AtomicBool,
+    /// The least interval while the heap is small: it rises where much is allocated between two reports.
+    floor: AtomicU32,
+    /// Samples taken since the last report.
+    round: AtomicU64,
     /// Samples that found no place.
     lost: AtomicU64,
     used: AtomicBool,
@@ -178,6 +189,8 @@ impl Sampler {
             live_bytes: AtomicI64::new(0),
             samples: AtomicI64::new(0),
             thinning: AtomicBool::new(false),
+            floor: AtomicU32::new(0),
+            round: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             used: AtomicBool::new(false),
         }
@@ -227,6 +240,19 @@ impl Sampler {
         tables
             .profile
             .retain(|_| None, |address, word, _| self.forget(tables, address, Sample::unpack(word)));
+    }
+
+    /// A report was made. Where many samples were taken since the last, blocks come and go fast, and the interval of a
+    /// small heap becomes coarser; where there were few, finer again. Returns how many there were.
+    pub(super) fn end_round(&self) -> u64 {
+        let (taken, floor) = (self.round.swap(0, Relaxed), self.floor.load(Relaxed));
+        let floor = match taken / SAMPLES_A_ROUND {
+            0 if taken < SAMPLES_A_ROUND / 4 => floor.saturating_sub(STEPS / 2),
+            0 => floor,
+            times => floor + STEPS * (1 + times.ilog2()),
+        };
+        self.floor.store(floor.min(COARSEST_FLOOR), Relaxed);
+        taken
     }
 
     /// Whether anything was ever allocated.
@@ -384,9 +410,13 @@ impl Sampler {
         if drawn != now || now == OFF {
             return;
         }
+        if self.round.fetch_add(1, Relaxed) >= SAMPLES_UNREPORTED {
+            self.end_round();
+        }
         let live = self.live_bytes.load(Relaxed).max(0) as f64;
         let most = i64::try_from(tables.profile.places() / 4 * 3).unwrap_or(i64::MAX);
-        let fitting = fitting_interval(live);
+        let floor = if live < LARGE_BYTES { self.floor.load(Relaxed) } else { 0 };
+        let fitting = fitting_interval(live).max(floor);
         if self.samples.load(Relaxed) > most {
             local.with_chance(&self.seed, |chance| self.thin(tables, fitting.max(now + 1), chance));
         } else if fitting > now {

@@ -26,22 +26,9 @@ const LOOK_NS: u64 = 20_000_000;
 /// Longest text of a position.
 const MAX_TEXT_BYTES: usize = 32;
 
-/// The rate of the next trace: the bits of an `f64`.
-static NEXT_RATE: AtomicU64 = AtomicU64::new(SamplingRate::DEFAULT.get().to_bits());
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static TRACES: AtomicU64 = AtomicU64::new(0);
 static EVENTS: AtomicU64 = AtomicU64::new(0);
-
-/// The rate at which the next trace is taken.
-#[must_use]
-pub fn next_rate() -> SamplingRate {
-    SamplingRate::new(f64::from_bits(NEXT_RATE.load(Relaxed))).unwrap_or_default()
-}
-
-/// Sets the rate at which traces are taken from now on; one that runs keeps its own.
-pub fn set_next_rate(rate: SamplingRate) {
-    NEXT_RATE.store(rate.get().to_bits(), Relaxed);
-}
 
 /// How the traces fared, since the start of the program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,6 +79,8 @@ pub struct TraceOf<'a> {
     pub program: &'a str,
     /// The process; all ones where there is none.
     pub pid: u64,
+    /// How much is sampled.
+    pub rate: SamplingRate,
     /// Sampled blocks that may be live at one time; 20 bytes each.
     pub places: usize,
     /// Words of 8 bytes for events that wait; a power of two.
@@ -149,7 +138,7 @@ enum Ending {
 }
 
 impl Trace {
-    /// Begins, at [`next_rate`].
+    /// Begins.
     ///
     /// # Errors
     /// One runs, or cannot.
@@ -167,7 +156,7 @@ impl Trace {
 
     fn begin_alone(of: &TraceOf<'_>, now_ns: u64) -> Result<Self, TraceError> {
         let mut writer = new_writer().ok_or(TraceError::NoMemory)?;
-        let rate = next_rate();
+        let rate = of.rate;
         let info = Info {
             sample_rate: rate.get(),
             word_size_bits: 64,

@@ -119,6 +119,7 @@ impl Driver {
         let mut agent =
             Agent::new(&agent::Config { ring_bytes, ..agent::Config::from_arguments(arguments) }, &logs);
         agent.set_control_token(arguments.control_token.clone());
+        agent.set_sampling_rate(arguments.memtrace_rate);
         arguments.apply_logs(&logs);
         let registry = agent.registry_mut();
         let recorder = Recorder::new(registry);
@@ -223,7 +224,8 @@ impl Driver {
                 conversation::scrape(agent, session, input, started_ns, now_ns)
             })
         });
-        let memtrace_ns = memtrace.iter_mut().flatten().find_map(|port| port.turn(now_ns));
+        let memtrace_ns =
+            memtrace.iter_mut().flatten().find_map(|port| port.turn(agent.sampling_rate(), now_ns));
         [control_ns, scrape_ns, memtrace_ns].into_iter().flatten().min()
     }
 
@@ -286,7 +288,6 @@ fn read_text(path: &str) -> String {
 
 /// Begins to sample the heap, where the program's allocator lets it.
 fn start_heap(registry: &mut Registry, arguments: &Arguments, ports: &Ports, log: &Log) {
-    heap::set_next_rate(arguments.memtrace_rate);
     if let Some(Err(error)) = &ports.memtrace {
         log.warning(format_args!("{error}"));
     }

@@ -14,7 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::clock::wall_ns;
 use super::connection::{is_momentary, would_block};
-use crate::heap::{PROFILE_PLACES, Trace, TraceOf};
+use crate::heap::{PROFILE_PLACES, SamplingRate, Trace, TraceOf};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// A client that takes nothing for so long is let go.
@@ -73,12 +73,12 @@ impl TracePort {
         self.listener.local_addr()
     }
 
-    /// Does what can be done now; returns when the next turn is due.
-    pub(super) fn turn(&mut self, now_ns: u64) -> Option<u64> {
+    /// Does what can be done now; a trace that begins samples so much. Returns when the next turn is due.
+    pub(super) fn turn(&mut self, rate: SamplingRate, now_ns: u64) -> Option<u64> {
         if self.client.as_mut().is_some_and(|client| !client.turn(now_ns).is_ok_and(|stays| stays)) {
             self.client = None;
         }
-        self.accept(now_ns);
+        self.accept(rate, now_ns);
         let pause = (self.paused_until_ns > now_ns).then_some(self.paused_until_ns);
         self.client.as_ref().map(|client| client.deadline(now_ns)).into_iter().chain(pause).min()
     }
@@ -93,17 +93,17 @@ impl TracePort {
         );
     }
 
-    fn accept(&mut self, now_ns: u64) {
+    fn accept(&mut self, rate: SamplingRate, now_ns: u64) {
         while now_ns >= self.paused_until_ns {
             match self.listener.accept() {
-                Ok((stream, _)) => self.welcome(stream, now_ns),
+                Ok((stream, _)) => self.welcome(stream, rate, now_ns),
                 Err(error) if is_momentary(&error) => return,
                 Err(_) => self.paused_until_ns = now_ns + ACCEPT_PAUSE_NS,
             }
         }
     }
 
-    fn welcome(&mut self, mut stream: TcpStream, now_ns: u64) {
+    fn welcome(&mut self, mut stream: TcpStream, rate: SamplingRate, now_ns: u64) {
         if stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).is_err() {
             return;
         }
@@ -111,6 +111,7 @@ impl TracePort {
             vm: &self.vm,
             program: &self.program,
             pid: u64::from(std::process::id()),
+            rate,
             places: PROFILE_PLACES,
             ring_words: RING_WORDS,
             clock: wall_micros,
