@@ -92,7 +92,7 @@ unsafe impl GlobalAlloc for Allocator {
 pub(crate) unsafe fn initialise(start: usize, end: usize) {
     // SAFETY: the caller vouches for the range; nothing has been allocated yet.
     unsafe {
-        (*ALLOCATOR.inner().heap.get()).init(core::ptr::with_exposed_provenance_mut(start), end - start)
+        (*ALLOCATOR.inner().heap.get()).init(core::ptr::with_exposed_provenance_mut(start), end - start);
     }
 }
 
