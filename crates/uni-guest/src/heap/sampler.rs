@@ -229,6 +229,8 @@ impl Sampler {
     pub(super) fn start(&self, places: usize, seed: u64) -> bool {
         self.seed.fetch_xor(seed, Relaxed);
         let is_ready = self.reserve(places);
+        self.floor.store(0, Relaxed);
+        self.round.store(0, Relaxed);
         if is_ready {
             self.interval.store(0, Relaxed);
         }
