@@ -43,8 +43,6 @@ const COARSEST: u32 = 30 * STEPS;
 const LOOK_BYTES: f64 = 65_536.0;
 /// Of what a trace counts.
 pub(super) const WORD_BYTES: u64 = 8;
-/// Places of a table that is there for its filter's sake.
-const MIN_PLACES: usize = 64;
 /// How deep a library is looked for.
 const MAX_PROFILE_FRAMES: usize = 64;
 
@@ -278,13 +276,14 @@ impl Sampler {
     }
 
     /// Records from now on with this probability a word, until [`end_trace`](Self::end_trace). What the trace needs
-    /// is made by `make` and kept for the next. `None` if there is no memory for it.
+    /// is made by `make`, for so many places, and kept for the next. `None` if there is no memory for it.
     pub(super) fn begin_trace(
         &self,
         rate: f64,
+        places: usize,
         make: impl FnOnce() -> Option<TraceMemory>,
     ) -> Option<&TraceMemory> {
-        if !self.reserve(MIN_PLACES) {
+        if !self.reserve(places) {
             return None;
         }
         if self.memory().is_none() {

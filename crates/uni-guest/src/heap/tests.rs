@@ -244,7 +244,7 @@ fn a_trace_estimates_what_was_allocated_and_what_lives() {
     for (rate, words, rounds) in [(1e-3, 7, 40_000), (0.3, 1, 3000), (0.9, 100, 100), (1e-2, 20_000, 40)] {
         let mut heap = Heap::new(64, 11);
         heap.sampler.stop();
-        let memory = heap.sampler.begin_trace(rate, memory).expect("memory") as *const TraceMemory;
+        let memory = heap.sampler.begin_trace(rate, 8192, memory).expect("memory") as *const TraceMemory;
         // SAFETY: it is leaked.
         let memory = unsafe { &*memory };
         let mut truth = 0.0;
@@ -274,7 +274,7 @@ fn a_trace_estimates_what_was_allocated_and_what_lives() {
 #[test]
 fn at_rate_1_a_trace_has_every_word_of_every_block_and_every_end() {
     let mut heap = Heap::new(64, 3);
-    let memory = heap.sampler.begin_trace(1.0, memory).expect("memory") as *const TraceMemory;
+    let memory = heap.sampler.begin_trace(1.0, 8192, memory).expect("memory") as *const TraceMemory;
     // SAFETY: it is leaked.
     let memory = unsafe { &*memory };
     let sizes = [1, 8, 9, 800, 3, 64];
@@ -293,10 +293,10 @@ fn at_rate_1_a_trace_has_every_word_of_every_block_and_every_end() {
 #[test]
 fn a_second_trace_knows_nothing_of_the_first() {
     let mut heap = Heap::new(64, 3);
-    heap.sampler.begin_trace(1.0, memory).expect("memory");
+    heap.sampler.begin_trace(1.0, 8192, memory).expect("memory");
     let old = heap.allocate(0, 64);
     heap.sampler.end_trace();
-    let memory = heap.sampler.begin_trace(1.0, memory).expect("memory") as *const TraceMemory;
+    let memory = heap.sampler.begin_trace(1.0, 8192, memory).expect("memory") as *const TraceMemory;
     // SAFETY: it is leaked.
     let memory = unsafe { &*memory };
     heap.free(old);
@@ -309,7 +309,7 @@ fn two_threads_hammering_leave_nothing_behind() {
     let sampler = Sampler::new();
     sampler.set_map(map());
     assert!(sampler.start(1024, 17));
-    sampler.begin_trace(0.01, || TraceMemory::new(256, 1024, || 0)).expect("memory");
+    sampler.begin_trace(0.01, 256, || TraceMemory::new(256, 1024, || 0)).expect("memory");
     std::thread::scope(|scope| {
         for thread in 0..2_usize {
             let sampler = &sampler;

@@ -171,7 +171,7 @@ impl Trace {
         };
         writer.start(Version::V2, &info).map_err(|_| TraceError::NameTooLong)?;
         let make = || TraceMemory::new(of.places, of.ring_words, of.clock);
-        let memory = SAMPLER.begin_trace(rate.get(), make).ok_or(TraceError::NoMemory)?;
+        let memory = SAMPLER.begin_trace(rate.get(), of.places, make).ok_or(TraceError::NoMemory)?;
         TRACES.fetch_add(1, Relaxed);
         Ok(Self { writer, memory, flush_at_ns: now_ns + FLUSH_NS, ending: Ending::No })
     }
