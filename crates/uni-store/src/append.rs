@@ -1,26 +1,32 @@
-//! Taking points in: check, number, log, show, in this order.
+//! Taking points in: check, number, write to log and head, commit.
 //!
-//! Owns the writer's side of the log. A point becomes visible only after write(2) has handed its frame to the
-//! kernel, so that nothing is shown that a crash of this process could take back.
+//! Owns the writer's side of the log and the one way by which a row gets into log and head. Rows are put into the
+//! head while the lock is held under which readers look; the lock is released after write(2) has handed their frame
+//! to the kernel, so that nothing is shown that a crash of this process could take back. If the write fails, the rows
+//! are taken back.
 
-use crate::catalog::{Limits, Resolved, SeriesId, Unresolved};
+use crate::catalog::{Catalog, Limits, Resolved, SeriesId, Unresolved};
 use crate::error::{AppendError, FileError};
 use crate::files::Files;
+use crate::head::{Head, Undo};
+use crate::lines::Routes;
 use crate::options::Durability;
 use crate::point::{Point, RejectReason};
-use crate::row::{Fields, put_field};
+use crate::row::{RowWriter, put_time};
 use crate::state::{State, partition_of};
 use crate::store::Store;
 use crate::wal::{Frame, Wal};
-use hashbrown::{HashMap, HashSet};
-use std::ops::Range;
+use hashbrown::HashMap;
 use std::path::PathBuf;
+use std::sync::MutexGuard;
+use std::sync::RwLockWriteGuard;
 use std::sync::atomic::Ordering;
+use uni_wire::FieldType;
 
 /// A frame is written when it has reached this size...
-const FRAME_BYTES: usize = 1 << 20;
+pub(crate) const FRAME_BYTES: usize = 2 << 20;
 /// ...or this many points, so that readers never wait long for the lock under which points become visible.
-const FRAME_POINTS: usize = 4_096;
+pub(crate) const FRAME_POINTS: usize = 16_384;
 /// Most partitions of a database: each costs files and time at every flush. Eleven years of days.
 const MAX_PARTITIONS: usize = 4_096;
 
@@ -51,30 +57,31 @@ pub(crate) struct Writer {
     /// Logs before the current one whose rows are in the head too (they were replayed).
     pub(crate) replayed_logs: Vec<PathBuf>,
     pub(crate) replayed_bytes: u64,
-    pub(crate) defined: Defined,
-    frame: Frame,
-    staged: Vec<StagedRow>,
-    /// The rows of `staged`, one after the other.
-    rows: Vec<u8>,
+    pub(crate) routes: Routes,
+    /// Counts logs; a series whose last row is of an earlier one begins anew. Also goes on when a frame is lost.
+    pub(crate) epoch: u64,
+    defined: Defined,
+    pub(crate) frame: Frame,
+    pub(crate) undos: Vec<Undo>,
+    pub(crate) scratch: Vec<u8>,
     resolved: Resolved,
+    /// Rows of the frame that bring a series or fields, with their fields.
+    new: Vec<(SeriesId, Box<[(u32, FieldType)]>)>,
 }
 
 /// What the current log file has defined already.
 #[derive(Debug, Default)]
-pub(crate) struct Defined {
-    series: HashSet<SeriesId>,
+struct Defined {
     /// For each measurement, which fields.
     fields: HashMap<u32, Vec<bool>>,
+    shapes: Vec<bool>,
 }
 
-/// A row of the frame that is being filled.
-#[derive(Debug)]
-struct StagedRow {
-    series: SeriesId,
-    time: i64,
-    /// Where in [`Writer::rows`].
-    row: Range<usize>,
-    brings_new: bool,
+fn mark(marks: &mut Vec<bool>, index: usize) -> bool {
+    if marks.len() <= index {
+        marks.resize(index + 1, false);
+    }
+    !std::mem::replace(&mut marks[index], true)
 }
 
 impl Writer {
@@ -89,11 +96,14 @@ impl Writer {
             broken: false,
             replayed_logs,
             replayed_bytes,
+            routes: Routes::default(),
+            epoch: 1,
             defined: Defined::default(),
             frame: Frame::default(),
-            staged: Vec::new(),
-            rows: Vec::new(),
+            undos: Vec::new(),
+            scratch: Vec::new(),
             resolved: Resolved::default(),
+            new: Vec::new(),
         })
     }
 
@@ -102,37 +112,20 @@ impl Writer {
         self.wal.bytes() + self.replayed_bytes
     }
 
-    /// Adds the resolved point, and the definitions that the log lacks, to the frame.
-    fn stage(&mut self, database: &str, point: &Point) {
-        self.define(database, point);
-        let start = self.rows.len();
-        for (number, (_, value)) in self.resolved.fields.iter().zip(&point.fields) {
-            put_field(&mut self.rows, *number, value.as_value());
-        }
-        let (series, time, row) = (self.resolved.series, point.time.nanos(), start..self.rows.len());
-        self.frame.put_row(series.0, time, &self.rows[row.clone()]);
-        self.staged.push(StagedRow { series, time, row, brings_new: self.resolved.brings_new });
+    /// Whether the log has rows that are in no segment.
+    pub(crate) const fn has_rows(&self) -> bool {
+        !self.wal.is_empty() || self.replayed_bytes > 0
     }
 
-    fn define(&mut self, database: &str, point: &Point) {
-        let (frame, resolved) = (&mut self.frame, &self.resolved);
-        let known = self.defined.fields.entry(resolved.measurement).or_insert_with(|| {
-            frame.define_measurement(resolved.measurement, database, &point.measurement);
-            Vec::new()
-        });
-        for (number, (name, value)) in resolved.fields.iter().zip(&point.fields) {
-            let index = *number as usize;
-            if known.len() <= index {
-                known.resize(index + 1, false);
-            }
-            if !known[index] {
-                known[index] = true;
-                frame.define_field(resolved.measurement, *number, value.field_type(), name);
-            }
-        }
-        if self.defined.series.insert(resolved.series) {
-            frame.define_series(resolved.series.0, resolved.measurement, &point.tags);
-        }
+    /// The log goes on in a file that defines nothing yet.
+    pub(crate) fn begin_log(&mut self) {
+        self.epoch += 1;
+        self.defined = Defined::default();
+    }
+
+    /// Whether the frame should be written before more is put into it.
+    pub(crate) fn is_full(&self) -> bool {
+        self.frame.len() >= FRAME_BYTES || self.undos.len() >= FRAME_POINTS
     }
 
     /// Writes one entry that is no row, alone in its frame.
@@ -141,8 +134,185 @@ impl Writer {
         self.frame.put_drop(database, before);
         let written = self.wal.write(&mut self.frame);
         self.frame.clear();
+        // Bases of rows that are dropped are gone: begin anew everywhere.
+        self.epoch += 1;
         written
     }
+
+    /// Puts what a row written anew refers to into the frame, as far as this log lacks it.
+    pub(crate) fn define(
+        &mut self,
+        database: &str,
+        catalog: &Catalog,
+        head: &Head,
+        id: SeriesId,
+        shape_number: u32,
+        series_is_new: bool,
+    ) {
+        let (Some(shape), Some(series)) = (head.shapes.get(shape_number), catalog.get(id)) else { return };
+        let frame = &mut self.frame;
+        let known = self.defined.fields.entry(shape.measurement).or_insert_with(|| {
+            frame.define_measurement(shape.measurement, database, &series.measurement);
+            Vec::new()
+        });
+        if series_is_new {
+            frame.define_series(id.0, shape.measurement, &series.tags);
+        }
+        if !mark(&mut self.defined.shapes, shape_number as usize) {
+            return;
+        }
+        let fields = catalog.fields_by_number(&series.measurement);
+        for (number, field_type) in &shape.fields {
+            if mark(known, *number as usize)
+                && let Some(field) = fields.get(*number as usize)
+            {
+                frame.define_field(shape.measurement, *number, *field_type, &field.name);
+            }
+        }
+        frame.define_shape(shape_number, shape);
+    }
+}
+
+/// A writer at work: the locks that one frame needs.
+#[derive(Debug)]
+pub(crate) struct Session<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) writer: MutexGuard<'a, Writer>,
+    pub(crate) state: RwLockWriteGuard<'a, State>,
+    pub(crate) database: &'a str,
+}
+
+impl<'a> Session<'a> {
+    /// Waits until there is room, then takes the locks.
+    pub(crate) fn begin(store: &'a Store, database: &'a str) -> Result<Self, AppendError> {
+        store.make_room()?;
+        let writer = store.lock_writer();
+        if writer.broken {
+            return Err(AppendError::Broken { dir: store.files.root().to_path_buf() });
+        }
+        let state = store.write_state();
+        if !state.databases.contains_key(database) {
+            return Err(AppendError::NoDatabase { database: database.to_owned() });
+        }
+        Ok(Self { store, writer, state, database })
+    }
+
+    /// Puts a point into frame and head; returns its series.
+    pub(crate) fn put_point(&mut self, point: &Point) -> Result<SeriesId, RejectReason> {
+        point.check()?;
+        self.number(point)?;
+        let mut fields: Vec<(u32, FieldType)> = Vec::with_capacity(point.fields.len());
+        let mut values = Vec::with_capacity(point.fields.len());
+        let numbered = self.writer.resolved.fields.iter().zip(&point.fields);
+        for (number, (_, value)) in numbered {
+            fields.push((*number, value.field_type()));
+            values.push(value.as_value());
+        }
+        keep_last(&mut fields, &mut values);
+        let Resolved { series, measurement, brings_new, .. } = self.writer.resolved;
+        if brings_new {
+            self.writer.new.push((series, fields.as_slice().into()));
+        }
+        let shape = self.state.head.intern(measurement, &fields);
+        self.put_row(series, shape, point.time.nanos(), |row| {
+            values.iter().for_each(|value| row.value(*value))
+        });
+        Ok(series)
+    }
+
+    /// Turns the point's names into numbers, which are then in `writer.resolved`.
+    fn number(&mut self, point: &Point) -> Result<(), RejectReason> {
+        let span = partition_of(point.time.nanos(), self.store.partition_seconds);
+        let out = &mut self.writer.resolved;
+        if let Some(known) = self.state.databases.get(self.database)
+            && known.spans.contains(&span)
+        {
+            match known.catalog.resolve(point, out) {
+                Ok(()) => return Ok(()),
+                Err(Unresolved::Refused(reason)) => return Err(reason),
+                Err(Unresolved::New) => {}
+            }
+        }
+        let options = &self.store.options;
+        let limits = (options.max_series, options.max_fields);
+        number_new(&mut self.state, self.database, span, point, limits, out)
+    }
+
+    /// What [`Session::put_point`] has just found.
+    pub(crate) fn resolved(&self) -> &Resolved {
+        &self.writer.resolved
+    }
+
+    fn put_row(&mut self, id: SeriesId, shape_number: u32, time: i64, put: impl Fn(&mut RowWriter<'_>)) {
+        let (writer, state) = (&mut *self.writer, &mut *self.state);
+        let shapes = std::sync::Arc::clone(&state.head.shapes);
+        let Some(shape) = shapes.get(shape_number) else { return };
+        let series = state.head.series_mut(id);
+        let series_is_new = series.epoch != writer.epoch;
+        let mut anew = series.must_begin(writer.epoch, shape_number);
+        let undo = loop {
+            writer.scratch.clear();
+            let (bytes, base, undo) = series.begin(id, anew);
+            let mut row = RowWriter::new(&mut writer.scratch, base, shape, anew);
+            put(&mut row);
+            row.finish();
+            if put_time(bytes, base, time, anew.then_some(shape_number)) {
+                bytes.extend_from_slice(&writer.scratch);
+                break undo;
+            }
+            series.abandon(&undo);
+            anew = true;
+        };
+        series.end(time, writer.epoch);
+        writer.frame.put_row(id.0, series.row(&undo));
+        writer.undos.push(undo);
+        state.head.count(1);
+        if anew && let Some(known) = state.databases.get(self.database) {
+            writer.define(self.database, &known.catalog, &state.head, id, shape_number, series_is_new);
+        }
+    }
+
+    /// Logs the frame; returns how many points it had and how long the log is now. If it cannot be logged, its
+    /// points are taken back.
+    pub(crate) fn commit(mut self) -> Result<(usize, u64), AppendError> {
+        let (writer, state) = (&mut *self.writer, &mut *self.state);
+        let count = writer.undos.len();
+        let logged = if writer.frame.is_empty() { Ok(()) } else { writer.wal.write(&mut writer.frame) };
+        let new = std::mem::take(&mut writer.new);
+        if logged.is_err() {
+            state.head.undo(&writer.undos);
+            writer.begin_log();
+            writer.routes.clear();
+        }
+        if let Some(known) = state.databases.get_mut(self.database)
+            && (logged.is_err() || !new.is_empty())
+        {
+            for (series, fields) in new.iter().filter(|_| logged.is_ok()) {
+                known.catalog.mark_live(*series, fields.iter().map(|(number, _)| *number));
+            }
+            known.catalog.settle();
+        }
+        writer.frame.clear();
+        writer.undos.clear();
+        logged?;
+        Ok((count, writer.wal.written()))
+    }
+}
+
+/// Where a field occurs twice, its last value counts.
+fn keep_last<T>(fields: &mut Vec<(u32, FieldType)>, values: &mut Vec<T>) {
+    let mut numbers: Vec<u32> = fields.iter().map(|(number, _)| *number).collect();
+    numbers.sort_unstable();
+    if numbers.windows(2).all(|pair| pair[0] != pair[1]) {
+        return;
+    }
+    let last: HashMap<u32, usize> =
+        fields.iter().enumerate().map(|(at, (number, _))| (*number, at)).collect();
+    let kept: Vec<bool> = fields.iter().enumerate().map(|(at, (number, _))| last[number] == at).collect();
+    let mut keep = kept.iter();
+    fields.retain(|_| keep.next().copied().unwrap_or(true));
+    let mut keep = kept.iter();
+    values.retain(|_| keep.next().copied().unwrap_or(true));
 }
 
 impl Store {
@@ -166,10 +336,18 @@ impl Store {
     /// As [`Store::append`]; or the sync failed, then see [`AppendError::Broken`].
     pub fn append_durable(&self, database: &str, points: &[Point]) -> Result<Appended, AppendError> {
         let (appended, written) = self.append_batch(database, points)?;
-        if self.options.durability == Durability::Always && appended.accepted > 0 {
-            self.sync_to(written)?;
+        if appended.accepted > 0 {
+            self.make_durable(written)?;
         }
         Ok(appended)
+    }
+
+    /// Waits for the disk, if the operator wants that.
+    pub(crate) fn make_durable(&self, written: u64) -> Result<(), AppendError> {
+        if self.options.durability == Durability::Always {
+            self.sync_to(written)?;
+        }
+        Ok(())
     }
 
     /// The outcome, and how long the log was after it.
@@ -179,20 +357,27 @@ impl Store {
         }
         let mut appended = Appended::default();
         let mut written = 0;
-        let mut start = 0;
-        while start < points.len() {
-            self.make_room()?;
-            let mut writer = self.lock_writer();
-            if writer.broken {
-                return Err(AppendError::Broken { dir: self.files.root().to_path_buf() });
+        let mut rest = points.iter().enumerate().peekable();
+        while rest.peek().is_some() {
+            let mut session = Session::begin(self, database)?;
+            while !session.writer.is_full()
+                && let Some((index, point)) = rest.next()
+            {
+                if let Err(reason) = session.put_point(point) {
+                    appended.rejected.push(Rejected { index, reason });
+                }
             }
-            start = self.fill_frame(&mut writer, database, points, start, &mut appended.rejected);
-            appended.accepted += self.commit(&mut writer, database)?;
-            written = writer.wal.written();
+            let (count, end) = session.commit()?;
+            appended.accepted += count;
+            written = end;
         }
-        self.counters.appended.fetch_add(appended.accepted as u64, Ordering::Relaxed);
-        self.counters.rejected.fetch_add(appended.rejected.len() as u64, Ordering::Relaxed);
+        self.count(appended.accepted, appended.rejected.len());
         Ok((appended, written))
+    }
+
+    pub(crate) fn count(&self, accepted: usize, refused: usize) {
+        self.counters.appended.fetch_add(accepted as u64, Ordering::Relaxed);
+        self.counters.rejected.fetch_add(refused as u64, Ordering::Relaxed);
     }
 
     /// The last resort where nobody calls `maintain`, or it cannot keep up: memory stays bounded because the
@@ -203,83 +388,6 @@ impl Store {
             self.flush_if_larger(limit)?;
         }
         Ok(())
-    }
-
-    /// Stages points from `start` until the frame is full; returns where it stopped.
-    fn fill_frame(
-        &self,
-        writer: &mut Writer,
-        database: &str,
-        points: &[Point],
-        start: usize,
-        rejected: &mut Vec<Rejected>,
-    ) -> usize {
-        for (index, point) in points.iter().enumerate().skip(start) {
-            if writer.frame.len() >= FRAME_BYTES || writer.staged.len() >= FRAME_POINTS {
-                return index;
-            }
-            match self.number(database, point, &mut writer.resolved) {
-                Ok(()) => writer.stage(database, point),
-                Err(reason) => rejected.push(Rejected { index, reason }),
-            }
-        }
-        points.len()
-    }
-
-    fn number(&self, database: &str, point: &Point, out: &mut Resolved) -> Result<(), RejectReason> {
-        point.check()?;
-        let span = partition_of(point.time.nanos(), self.partition_seconds);
-        if let Some(known) = self.read_state().databases.get(database)
-            && known.spans.contains(&span)
-        {
-            match known.catalog.resolve(point, out) {
-                Ok(()) => return Ok(()),
-                Err(Unresolved::Refused(reason)) => return Err(reason),
-                Err(Unresolved::New) => {}
-            }
-        }
-        let state = &mut *self.write_state();
-        number_new(state, database, span, point, (self.options.max_series, self.options.max_fields), out)
-    }
-
-    /// Logs the frame, then shows its rows; returns how many.
-    fn commit(&self, writer: &mut Writer, database: &str) -> Result<usize, AppendError> {
-        if writer.frame.is_empty() {
-            return Ok(0);
-        }
-        let logged = writer.wal.write(&mut writer.frame);
-        let count = writer.staged.len();
-        if logged.is_ok() {
-            self.show(database, &writer.staged, &writer.rows);
-        } else {
-            // The definitions of the lost frame are lost with it.
-            writer.defined = Defined::default();
-            if let Some(known) = self.write_state().databases.get_mut(database) {
-                known.catalog.settle();
-            }
-        }
-        writer.frame.clear();
-        writer.staged.clear();
-        writer.rows.clear();
-        writer.rows.shrink_to(64 << 10);
-        logged?;
-        Ok(count)
-    }
-
-    fn show(&self, database: &str, rows: &[StagedRow], bytes: &[u8]) {
-        let state = &mut *self.write_state();
-        for row in rows {
-            state.head.push(row.series, row.time, &bytes[row.row.clone()]);
-        }
-        if let Some(known) = state.databases.get_mut(database)
-            && rows.iter().any(|row| row.brings_new)
-        {
-            for row in rows.iter().filter(|row| row.brings_new) {
-                let fields = Fields::of(&bytes[row.row.clone()]).flatten().map(|(number, _)| number);
-                known.catalog.mark_live(row.series, fields);
-            }
-            known.catalog.settle();
-        }
     }
 }
 
@@ -308,6 +416,7 @@ pub(crate) fn number_new(
 #[cfg(test)]
 mod test {
     use super::*;
+    use crate::disk::DiskFile;
     use crate::options::Options;
     use std::fs::File;
     use std::path::Path;
@@ -330,7 +439,7 @@ mod test {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path());
         store.append("uni", &point("first", FieldValue::Integer(1))).unwrap();
-        let read_only = Arc::new(File::open(store.lock_writer().wal.path()).unwrap());
+        let read_only: Arc<dyn DiskFile> = Arc::new(File::open(store.lock_writer().wal.path()).unwrap());
         let good = store.lock_writer().wal.swap_file(read_only);
         let failed = store.append("uni", &point("second", FieldValue::Integer(2)));
         assert!(matches!(failed, Err(AppendError::File { step: "write", .. })));

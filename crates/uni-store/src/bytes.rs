@@ -7,6 +7,7 @@
 pub(crate) struct Damaged(pub(crate) &'static str);
 
 /// Appends `value` in groups of seven bits, lowest first (LEB128), 1 to 10 bytes.
+#[inline]
 pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value & 0x7f) as u8 | 0x80);
@@ -15,9 +16,22 @@ pub(crate) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
+/// A signed value as an unsigned one of small magnitude: 0, -1, 1, -2 become 0, 1, 2, 3.
+#[inline]
+pub(crate) const fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+/// The reverse of [`zigzag`].
+#[inline]
+pub(crate) const fn unzigzag(raw: u64) -> i64 {
+    (raw >> 1).cast_signed() ^ -((raw & 1).cast_signed())
+}
+
 /// Appends a signed value so that small magnitudes are short: 0, -1, 1, -2 become 0, 1, 2, 3.
+#[inline]
 pub(crate) fn put_zigzag(out: &mut Vec<u8>, value: i64) {
-    put_varint(out, ((value << 1) ^ (value >> 63)).cast_unsigned());
+    put_varint(out, zigzag(value));
 }
 
 /// Appends a length and the bytes.
@@ -39,6 +53,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) const fn is_empty(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// What has not been read yet.
+    pub(crate) const fn rest(&self) -> &'a [u8] {
+        self.rest
     }
 
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], Damaged> {
@@ -65,7 +84,16 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    #[inline]
     pub(crate) fn varint(&mut self) -> Result<u64, Damaged> {
+        if let [byte @ 0..=0x7f, rest @ ..] = self.rest {
+            self.rest = rest;
+            return Ok(u64::from(*byte));
+        }
+        self.long_varint()
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Damaged> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -95,8 +123,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn zigzag(&mut self) -> Result<i64, Damaged> {
-        let raw = self.varint()?;
-        Ok((raw >> 1).cast_signed() ^ -((raw & 1).cast_signed()))
+        Ok(unzigzag(self.varint()?))
     }
 
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Damaged> {

@@ -1,144 +1,135 @@
-//! One column of a block: times and values packed by type.
+//! One column of a block: the values of a field packed by type, with what a query may want to know without unpacking.
 //!
 //! Owns the encodings of `docs/format/store.md`, section *Columns*. Never owns rows, names or files. Encoders take
 //! what is valid by construction; decoders take any bytes and answer [`Damaged`].
 
 use crate::bytes::{Damaged, Reader, put_varint, put_zigzag};
-use crate::row::whole;
-use uni_wire::{FieldType, FieldValue};
-
-const TIMES_LINEAR: u8 = 0;
-const TIMES_DELTA: u8 = 1;
+use crate::pack::{estimate_bits, numbers, put_numbers};
+use crate::row::{MAX_SCALE, POWERS};
+use crate::table::{Column, Values};
+use uni_wire::FieldType;
 
 const PRESENT_ALL: u8 = 0;
 const PRESENT_SOME: u8 = 1;
 
-const NUMBERS_CONSTANT: u8 = 0;
-const NUMBERS_DELTA: u8 = 1;
+/// Numbers as they are, or against another column of the block: its values added or subtracted. Used and free memory
+/// are the usual pair: where their sum stands still, one of them costs nothing.
+const ALONE: u8 = 0;
+const MINUS_OTHER: u8 = 1;
+const PLUS_OTHER: u8 = 2;
 
-const FLOATS_WHOLE: u8 = 0;
-const FLOATS_XOR: u8 = 1;
+const FLOATS_XOR: u8 = 255;
+/// Most places tried for floats as decimals.
+const MAX_PLACES: u8 = 9;
+/// A pair is looked for only where a column takes more bits a value than this.
+const PAIR_BITS: usize = 3;
 
-/// Packs times, strictly ascending and at least one: divided by their common factor, then the change of
-/// each step against the step before; a steady rhythm takes a few bytes in all.
-pub(crate) fn put_times(out: &mut Vec<u8>, times: &[i64]) {
-    let steps: Vec<u64> =
-        times.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]).cast_unsigned()).collect();
-    let factor = steps.iter().copied().fold(0, gcd).max(1);
-    let steady = steps.windows(2).all(|pair| pair[0] == pair[1]);
-    out.push(if steady { TIMES_LINEAR } else { TIMES_DELTA });
-    put_zigzag(out, times[0]);
-    if steady {
-        put_varint(out, steps.first().copied().unwrap_or(1));
+/// A column's numbers, for columns after it to be written against.
+pub(crate) type Others = Vec<(u32, Vec<i64>)>;
+
+/// Packs a column. `place`: its number in the block. `others`: numbers of the columns before it that have a value in
+/// every row; `None` to not look for pairs.
+pub(crate) fn put_column(out: &mut Vec<u8>, place: u32, column: &Column, others: Option<&mut Others>) {
+    match &column.present {
+        Some(present) if present.contains(&false) => {
+            out.push(PRESENT_SOME);
+            put_bits(out, present);
+        }
+        _ => out.push(PRESENT_ALL),
+    }
+    let others = others.filter(|_| column.present.is_none());
+    match &column.values {
+        Values::Integer(values) => put_paired(out, place, &column.there(values), others),
+        Values::Unsigned(values) => {
+            let signed: Vec<i64> = values.iter().map(|value| value.cast_signed()).collect();
+            put_paired(out, place, &column.there(&signed), others);
+        }
+        Values::Boolean(values) => {
+            let bits: Vec<i64> = values.iter().map(|value| i64::from(*value)).collect();
+            put_numbers(out, &column.there(&bits));
+        }
+        Values::Float(values) => put_floats(out, &column.there(values)),
+        Values::Text(values) => {
+            let there = values.iter().enumerate().filter(|(row, _)| column.is_present(*row));
+            put_texts(out, there.map(|(_, text)| &**text));
+        }
+    }
+}
+
+fn put_bits(out: &mut Vec<u8>, bits: &[bool]) {
+    out.extend(
+        bits.chunks(8)
+            .map(|chunk| chunk.iter().enumerate().fold(0u8, |byte, (at, bit)| byte | u8::from(*bit) << at)),
+    );
+}
+
+fn put_paired(out: &mut Vec<u8>, place: u32, values: &[i64], others: Option<&mut Others>) {
+    let Some(others) = others else {
+        out.push(ALONE);
+        put_numbers(out, values);
         return;
-    }
-    put_varint(out, factor);
-    let mut last = 0u64;
-    for step in steps.iter().map(|step| step / factor) {
-        put_zigzag(out, step.wrapping_sub(last).cast_signed());
-        last = step;
-    }
-}
-
-const fn gcd(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
-    }
-    a
-}
-
-/// Unpacks `rows` times; refuses times that do not ascend.
-pub(crate) fn times(reader: &mut Reader<'_>, rows: usize) -> Result<Vec<i64>, Damaged> {
-    let encoding = reader.u8()?;
-    let mut time = reader.zigzag()?;
-    let factor = reader.varint()?;
-    let mut times = Vec::with_capacity(rows);
-    times.push(time);
-    let mut step = if encoding == TIMES_LINEAR { 1 } else { 0u64 };
-    for _ in 1..rows {
-        if encoding == TIMES_DELTA {
-            step = step.wrapping_add(reader.zigzag()?.cast_unsigned());
-        }
-        let next = time.wrapping_add(step.wrapping_mul(factor).cast_signed());
-        if next <= time {
-            return Err(Damaged("times that do not ascend"));
-        }
-        time = next;
-        times.push(time);
-    }
-    if encoding > TIMES_DELTA { Err(Damaged("an unknown encoding of times")) } else { Ok(times) }
-}
-
-/// Packs a column of values that are all of `field_type`; `None` where a row lacks the field.
-pub(crate) fn put_column(out: &mut Vec<u8>, field_type: FieldType, column: &[Option<FieldValue>]) {
-    if column.iter().all(Option::is_some) {
-        out.push(PRESENT_ALL);
-    } else {
-        out.push(PRESENT_SOME);
-        put_bits(out, column.iter().map(Option::is_some));
-    }
-    let values = column.iter().flatten();
-    match field_type {
-        FieldType::Float => put_floats(out, &values.filter_map(float).collect::<Vec<_>>()),
-        FieldType::Integer | FieldType::Unsigned => {
-            put_numbers(out, &values.filter_map(number).collect::<Vec<_>>());
-        }
-        FieldType::String => put_texts(out, values.filter_map(text)),
-        FieldType::Boolean => put_bits(out, values.map(|value| *value == FieldValue::Boolean(true))),
-    }
-}
-
-const fn float(value: &FieldValue) -> Option<f64> {
-    if let FieldValue::Float(number) = value { Some(*number) } else { None }
-}
-
-const fn number(value: &FieldValue) -> Option<i64> {
-    match value {
-        FieldValue::Integer(number) => Some(*number),
-        FieldValue::Unsigned(number) => Some(number.cast_signed()),
-        _ => None,
-    }
-}
-
-fn text(value: &FieldValue) -> Option<&str> {
-    if let FieldValue::String(text) = value { Some(text) } else { None }
-}
-
-fn put_bits(out: &mut Vec<u8>, bits: impl Iterator<Item = bool>) {
-    let mut byte = 0u8;
-    let mut filled = 0;
-    for bit in bits {
-        byte |= u8::from(bit) << filled;
-        filled += 1;
-        if filled == 8 {
-            out.push(byte);
-            (byte, filled) = (0, 0);
+    };
+    let mut best = (estimate_bits(values), ALONE, 0, None);
+    if best.0 > PAIR_BITS * values.len() {
+        for (other, theirs) in others.iter().filter(|(_, theirs)| theirs.len() == values.len()) {
+            for sign in [MINUS_OTHER, PLUS_OTHER] {
+                let rest = against(values, theirs, sign);
+                let bits = estimate_bits(&rest);
+                if bits < best.0 {
+                    best = (bits, sign, *other, Some(rest));
+                }
+            }
         }
     }
-    if filled > 0 {
-        out.push(byte);
+    out.push(best.1);
+    match &best.3 {
+        Some(rest) => {
+            put_varint(out, u64::from(best.2));
+            put_numbers(out, rest);
+        }
+        None => {
+            put_numbers(out, values);
+            // Only such columns are followed, so that no column needs more than one other.
+            others.push((place, values.to_vec()));
+        }
     }
 }
 
-fn put_numbers(out: &mut Vec<u8>, numbers: &[i64]) {
-    let first = numbers.first().copied().unwrap_or(0);
-    if numbers.iter().all(|number| *number == first) {
-        out.push(NUMBERS_CONSTANT);
-        put_zigzag(out, first);
-        return;
+/// What is left of `values` when the other column is subtracted, or added.
+fn against(values: &[i64], theirs: &[i64], sign: u8) -> Vec<i64> {
+    let pairs = values.iter().zip(theirs);
+    match sign {
+        MINUS_OTHER => pairs.map(|(own, other)| own.wrapping_sub(*other)).collect(),
+        _ => pairs.map(|(own, other)| own.wrapping_add(*other)).collect(),
     }
-    out.push(NUMBERS_DELTA);
-    let mut last = 0i64;
-    for number in numbers {
-        put_zigzag(out, number.wrapping_sub(last));
-        last = *number;
+}
+
+/// All floats as decimals of one scale, where no bit is lost.
+fn decimals(floats: &[f64]) -> Option<(u8, Vec<i64>)> {
+    let exact = |float: f64, scale: u8| {
+        let power = POWERS[usize::from(scale)];
+        let mantissa = (float * power).round();
+        let same =
+            mantissa.abs() <= 9_007_199_254_740_992.0 && (mantissa / power).to_bits() == float.to_bits();
+        // Minus zero would lose its sign.
+        (same && !(float == 0.0 && float.is_sign_negative())).then_some(mantissa as i64)
+    };
+    let mut scale = 0;
+    for float in floats {
+        while exact(*float, scale).is_none() {
+            scale += 1;
+            if scale > MAX_PLACES {
+                return None;
+            }
+        }
     }
+    Some((scale, floats.iter().map(|float| exact(*float, scale)).collect::<Option<_>>()?))
 }
 
 fn put_floats(out: &mut Vec<u8>, floats: &[f64]) {
-    if let Some(numbers) = floats.iter().map(|float| whole(*float)).collect::<Option<Vec<_>>>() {
-        out.push(FLOATS_WHOLE);
-        put_numbers(out, &numbers);
+    if let Some((scale, mantissas)) = decimals(floats) {
+        out.push(scale);
+        put_numbers(out, &mantissas);
         return;
     }
     out.push(FLOATS_XOR);
@@ -175,32 +166,34 @@ fn put_texts<'a>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'a str>) {
     }
 }
 
-/// Unpacks a column of `rows` values.
+/// Unpacks a column of `rows` values. `other` unpacks the numbers of another column of the block, which has a lower
+/// place.
 pub(crate) fn column(
     reader: &mut Reader<'_>,
+    field: u32,
     field_type: FieldType,
     rows: usize,
-) -> Result<Vec<Option<FieldValue>>, Damaged> {
+    other: impl FnOnce(u32) -> Result<Vec<i64>, Damaged>,
+) -> Result<Column, Damaged> {
     let present = match reader.u8()? {
-        PRESENT_ALL => vec![true; rows],
-        PRESENT_SOME => bits(reader, rows)?,
+        PRESENT_ALL => None,
+        PRESENT_SOME => Some(bits(reader, rows)?),
         _ => return Err(Damaged("an unknown mark of presence")),
     };
-    let count = present.iter().filter(|there| **there).count();
-    let mut values = values(reader, field_type, count)?.into_iter();
-    Ok(present.into_iter().map(|there| if there { values.next() } else { None }).collect())
+    let count = present.as_ref().map_or(rows, |present| present.iter().filter(|there| **there).count());
+    let values = values(reader, field_type, count, other)?;
+    Ok(Column { field, values: spread(values, present.as_deref()), present })
 }
 
-fn values(reader: &mut Reader<'_>, field_type: FieldType, count: usize) -> Result<Vec<FieldValue>, Damaged> {
-    Ok(match field_type {
-        FieldType::Float => floats(reader, count)?.into_iter().map(FieldValue::Float).collect(),
-        FieldType::Integer => numbers(reader, count)?.into_iter().map(FieldValue::Integer).collect(),
-        FieldType::Unsigned => {
-            numbers(reader, count)?.into_iter().map(|n| FieldValue::Unsigned(n.cast_unsigned())).collect()
-        }
-        FieldType::String => texts(reader, count)?,
-        FieldType::Boolean => bits(reader, count)?.into_iter().map(FieldValue::Boolean).collect(),
-    })
+/// The numbers of a column that is asked for by another one: of a whole type, alone, with a value in every row.
+pub(crate) fn plain_numbers(reader: &mut Reader<'_>, rows: usize) -> Result<Vec<i64>, Damaged> {
+    if reader.u8()? != PRESENT_ALL {
+        return Err(Damaged("a pair with a column that has gaps"));
+    }
+    if reader.u8()? != ALONE {
+        return Err(Damaged("a pair with one of a pair"));
+    }
+    numbers(reader, rows)
 }
 
 fn bits(reader: &mut Reader<'_>, count: usize) -> Result<Vec<bool>, Damaged> {
@@ -208,24 +201,51 @@ fn bits(reader: &mut Reader<'_>, count: usize) -> Result<Vec<bool>, Damaged> {
     Ok((0..count).map(|index| bytes[index / 8] >> (index % 8) & 1 == 1).collect())
 }
 
-fn numbers(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, Damaged> {
-    match reader.u8()? {
-        NUMBERS_CONSTANT => Ok(vec![reader.zigzag()?; count]),
-        NUMBERS_DELTA => {
-            let mut last = 0i64;
-            let mut next = || {
-                last = last.wrapping_add(reader.zigzag()?);
-                Ok(last)
-            };
-            (0..count).map(|_| next()).collect()
+fn values(
+    reader: &mut Reader<'_>,
+    field_type: FieldType,
+    count: usize,
+    other: impl FnOnce(u32) -> Result<Vec<i64>, Damaged>,
+) -> Result<Values, Damaged> {
+    Ok(match field_type {
+        FieldType::Float => Values::Float(floats(reader, count)?),
+        FieldType::Integer => Values::Integer(paired(reader, count, other)?),
+        FieldType::Unsigned => {
+            Values::Unsigned(paired(reader, count, other)?.into_iter().map(i64::cast_unsigned).collect())
         }
-        _ => Err(Damaged("an unknown encoding of numbers")),
+        FieldType::String => Values::Text(texts(reader, count)?),
+        FieldType::Boolean => {
+            Values::Boolean(numbers(reader, count)?.into_iter().map(|bit| bit != 0).collect())
+        }
+    })
+}
+
+fn paired(
+    reader: &mut Reader<'_>,
+    count: usize,
+    other: impl FnOnce(u32) -> Result<Vec<i64>, Damaged>,
+) -> Result<Vec<i64>, Damaged> {
+    let sign = reader.u8()?;
+    if sign == ALONE {
+        return numbers(reader, count);
     }
+    if sign > PLUS_OTHER {
+        return Err(Damaged("an unknown pairing"));
+    }
+    let theirs = other(reader.varint_u32()?)?;
+    let rest = numbers(reader, count)?;
+    if theirs.len() != rest.len() {
+        return Err(Damaged("a pair of different lengths"));
+    }
+    Ok(against(&rest, &theirs, if sign == MINUS_OTHER { PLUS_OTHER } else { MINUS_OTHER }))
 }
 
 fn floats(reader: &mut Reader<'_>, count: usize) -> Result<Vec<f64>, Damaged> {
     match reader.u8()? {
-        FLOATS_WHOLE => Ok(numbers(reader, count)?.into_iter().map(|number| number as f64).collect()),
+        scale @ 0..=MAX_SCALE => {
+            let power = POWERS[usize::from(scale)];
+            Ok(numbers(reader, count)?.into_iter().map(|mantissa| mantissa as f64 / power).collect())
+        }
         FLOATS_XOR => {
             let mut last = 0u64;
             let mut next = || {
@@ -252,7 +272,7 @@ fn xor(reader: &mut Reader<'_>) -> Result<u64, Damaged> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn texts(reader: &mut Reader<'_>, count: usize) -> Result<Vec<FieldValue>, Damaged> {
+fn texts(reader: &mut Reader<'_>, count: usize) -> Result<Vec<Box<str>>, Damaged> {
     let mut last = "";
     let mut next = || {
         let length = reader.varint()?;
@@ -261,9 +281,113 @@ fn texts(reader: &mut Reader<'_>, count: usize) -> Result<Vec<FieldValue>, Damag
             last =
                 std::str::from_utf8(reader.take(length)?).map_err(|_| Damaged("text that is not UTF-8"))?;
         }
-        Ok(FieldValue::String(last.into()))
+        Ok(last.into())
     };
     (0..count).map(|_| next()).collect()
+}
+
+/// Puts placeholders where values are absent.
+fn spread(values: Values, present: Option<&[bool]>) -> Values {
+    fn over<T: Clone>(values: Vec<T>, present: &[bool], empty: &T) -> Vec<T> {
+        let mut values = values.into_iter();
+        present
+            .iter()
+            .map(|there| if *there { values.next() } else { None }.unwrap_or_else(|| empty.clone()))
+            .collect()
+    }
+    let Some(present) = present else { return values };
+    match values {
+        Values::Float(values) => Values::Float(over(values, present, &0.0)),
+        Values::Integer(values) => Values::Integer(over(values, present, &0)),
+        Values::Unsigned(values) => Values::Unsigned(over(values, present, &0)),
+        Values::Boolean(values) => Values::Boolean(over(values, present, &false)),
+        Values::Text(values) => Values::Text(over(values, present, &"".into())),
+    }
+}
+
+/// What a block knows of a column's values without unpacking them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Values there are.
+    pub count: u64,
+    /// The least; NaN never occurs.
+    pub min: f64,
+    /// The greatest.
+    pub max: f64,
+    /// Their sum, if it is exact: whole numbers (or decimals of one scale) whose sum stays below 2^53.
+    pub sum: Option<f64>,
+    /// The value of the first row that has one.
+    pub first: f64,
+    /// The value of the last row that has one.
+    pub last: f64,
+}
+
+impl Summary {
+    /// Of a column of numbers that are not all absent; `None` for texts and booleans.
+    pub(crate) fn of(column: &Column) -> Option<Self> {
+        let number = |row: usize| match &column.values {
+            Values::Float(values) => Some(values[row]),
+            Values::Integer(values) => Some(values[row] as f64),
+            Values::Unsigned(values) => Some(values[row] as f64),
+            Values::Boolean(_) | Values::Text(_) => None,
+        };
+        let mut there = (0..column.values.len()).filter(|row| column.is_present(*row));
+        let first = number(there.next()?)?;
+        let start = Self { count: 1, min: first, max: first, sum: None, first, last: first };
+        let mut summary = there.filter_map(number).fold(start, |so_far, value| Self {
+            count: so_far.count + 1,
+            min: so_far.min.min(value),
+            max: so_far.max.max(value),
+            last: value,
+            ..so_far
+        });
+        summary.sum = exact_sum(column);
+        Some(summary)
+    }
+}
+
+fn exact_sum(column: &Column) -> Option<f64> {
+    let mut sum = 0i128;
+    for row in (0..column.values.len()).filter(|row| column.is_present(*row)) {
+        sum += match &column.values {
+            Values::Integer(values) => i128::from(values[row]),
+            Values::Unsigned(values) => i128::from(values[row]),
+            Values::Float(values) if values[row].fract() == 0.0 && values[row].abs() < 1e15 => {
+                values[row] as i128
+            }
+            _ => return None,
+        };
+    }
+    (sum.abs() < 1 << 53).then_some(sum as f64)
+}
+
+/// Appends a summary in the form that blocks have.
+pub(crate) fn put_summary(out: &mut Vec<u8>, summary: &Summary) {
+    put_varint(out, summary.count << 1 | u64::from(summary.sum.is_some()));
+    for value in [Some(summary.min), Some(summary.max), summary.sum, Some(summary.first), Some(summary.last)]
+    {
+        let Some(value) = value else { continue };
+        if value.fract() == 0.0 && value.abs() < 1e15 && !(value == 0.0 && value.is_sign_negative()) {
+            out.push(0);
+            put_zigzag(out, value as i64);
+        } else {
+            out.push(1);
+            out.extend_from_slice(&value.to_bits().to_le_bytes());
+        }
+    }
+}
+
+/// Reads what [`put_summary`] wrote.
+pub(crate) fn summary(reader: &mut Reader<'_>) -> Result<Summary, Damaged> {
+    let head = reader.varint()?;
+    let mut next = || match reader.u8()? {
+        0 => Ok(reader.zigzag()? as f64),
+        1 => Ok(f64::from_bits(reader.u64()?)),
+        _ => Err(Damaged("an unknown form of a number")),
+    };
+    let (min, max) = (next()?, next()?);
+    let sum = if head & 1 == 1 { Some(next()?) } else { None };
+    Ok(Summary { count: head >> 1, min, max, sum, first: next()?, last: next()? })
 }
 
 #[cfg(test)]
@@ -271,77 +395,79 @@ mod test {
     use super::*;
     use proptest::prelude::*;
 
-    fn packed_times(times: &[i64]) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_times(&mut out, times);
-        out
+    fn round(column: &Column) -> Result<Column, Damaged> {
+        let mut bytes = Vec::new();
+        put_column(&mut bytes, 0, column, None);
+        let none = |_: u32| Err(Damaged("no other"));
+        let read = super::column(
+            &mut Reader::new(&bytes),
+            column.field,
+            column.values.field_type(),
+            column.values.len(),
+            none,
+        )?;
+        Ok(read)
     }
 
-    #[test]
-    fn a_steady_rhythm_takes_a_few_bytes() {
-        let steady: Vec<i64> = (0..1000).map(|n| 1_700_000_000_000_000_000 + n * 1_000_000_000).collect();
-        assert!(packed_times(&steady).len() < 20);
-        let mut gap = steady;
-        gap.remove(500);
-        assert!(packed_times(&gap).len() < 1020);
-    }
-
-    fn column_of(field_type: FieldType) -> BoxedStrategy<Vec<Option<FieldValue>>> {
-        let value = match field_type {
-            FieldType::Float => prop_oneof![
-                any::<f64>().prop_map(FieldValue::Float),
-                any::<i16>().prop_map(|n| FieldValue::Float(f64::from(n))),
-            ]
-            .boxed(),
-            FieldType::Integer => any::<i64>().prop_map(FieldValue::Integer).boxed(),
-            FieldType::Unsigned => any::<u64>().prop_map(FieldValue::Unsigned).boxed(),
-            FieldType::String => "[a-c]{0,2}".prop_map(|text| FieldValue::String(text.into())).boxed(),
-            FieldType::Boolean => any::<bool>().prop_map(FieldValue::Boolean).boxed(),
-        };
+    fn any_values() -> impl Strategy<Value = Values> {
+        let count = 1usize..80;
         prop_oneof![
-            prop::collection::vec(prop::option::weighted(0.9, value.clone()), 1..40),
-            (value, 1usize..40).prop_map(|(value, count)| vec![Some(value); count]),
+            prop::collection::vec(any::<i64>(), count.clone()).prop_map(Values::Integer),
+            prop::collection::vec(any::<u64>(), count.clone()).prop_map(Values::Unsigned),
+            prop::collection::vec(any::<bool>(), count.clone()).prop_map(Values::Boolean),
+            prop::collection::vec("[a-c]{0,2}".prop_map(Into::into), count.clone()).prop_map(Values::Text),
+            prop::collection::vec(
+                any::<f64>().prop_filter("bits are compared", |f| !f.is_nan()),
+                count.clone()
+            )
+            .prop_map(Values::Float),
+            prop::collection::vec((-99_999i64..99_999).prop_map(|n| n as f64 / 1000.0), count.clone())
+                .prop_map(Values::Float),
+            (any::<i64>(), count).prop_map(|(value, count)| Values::Integer(vec![value; count])),
         ]
-        .boxed()
     }
 
-    fn any_column() -> impl Strategy<Value = (FieldType, Vec<Option<FieldValue>>)> {
-        prop::sample::select(vec![
-            FieldType::Float,
-            FieldType::Integer,
-            FieldType::Unsigned,
-            FieldType::String,
-            FieldType::Boolean,
-        ])
-        .prop_flat_map(|field_type| (Just(field_type), column_of(field_type)))
+    fn bits_of(values: &Values) -> Vec<u64> {
+        if let Values::Float(values) = values {
+            values.iter().map(|v| v.to_bits()).collect()
+        } else {
+            Vec::new()
+        }
     }
 
     proptest! {
         #[test]
-        fn times_are_read_back(times in prop::collection::btree_set(any::<i64>(), 1..50)) {
-            let times: Vec<i64> = times.into_iter().collect();
-            let bytes = packed_times(&times);
-            let mut reader = Reader::new(&bytes);
-            prop_assert_eq!(super::times(&mut reader, times.len()), Ok(times));
-            prop_assert!(reader.is_empty());
-        }
-
-        #[test]
-        fn columns_are_read_back((field_type, values) in any_column()) {
-            let mut bytes = Vec::new();
-            put_column(&mut bytes, field_type, &values);
-            let mut reader = Reader::new(&bytes);
-            prop_assert_eq!(column(&mut reader, field_type, values.len()), Ok(values));
-            prop_assert!(reader.is_empty());
+        fn columns_are_read_back(values in any_values(), gaps: u64) {
+            let all = Column { field: 7, present: None, values };
+            let back = round(&all).unwrap();
+            prop_assert_eq!(bits_of(&back.values), bits_of(&all.values));
+            prop_assert_eq!(&back, &all);
+            let present: Vec<bool> = (0..all.values.len()).map(|row| gaps >> (row % 64) & 1 == 1).collect();
+            let some = Column { present: Some(present.clone()), ..all };
+            let back = round(&some).unwrap();
+            for row in 0..present.len() {
+                prop_assert_eq!(back.get(row), some.get(row));
+            }
         }
 
         #[test]
         fn any_bytes_are_refused_or_read_without_panic(bytes: Vec<u8>, rows in 1usize..64) {
-            let _ = times(&mut Reader::new(&bytes), rows);
             for code in 0..5 {
-                let field_type = crate::row::type_of_code(code).unwrap();
-                let _ = column(&mut Reader::new(&bytes), field_type, rows);
+                let field_type = crate::types::type_of_code(code).unwrap();
+                let _ = column(&mut Reader::new(&bytes), 0, field_type, rows, |_| Ok(vec![0; rows]));
             }
+        }
+
+        #[test]
+        fn a_column_that_follows_another_costs_little(values in prop::collection::vec(0i64..1_000_000, 64..200)) {
+            let rest: Vec<i64> = values.iter().map(|value| 1_000_000 - value).collect();
+            let mut others = Others::new();
+            let (mut own, mut paired_bytes) = (Vec::new(), Vec::new());
+            put_column(&mut own, 0, &Column { field: 0, present: None, values: Values::Integer(values.clone()) }, Some(&mut others));
+            put_column(&mut paired_bytes, 1, &Column { field: 1, present: None, values: Values::Integer(rest.clone()) }, Some(&mut others));
+            prop_assert!(paired_bytes.len() < 12);
+            let back = column(&mut Reader::new(&paired_bytes), 1, FieldType::Integer, rest.len(), |_| Ok(values)).unwrap();
+            prop_assert_eq!(back.values, Values::Integer(rest));
         }
     }
 }

@@ -3,10 +3,11 @@
 //! Owns names, escaping, the lock and the order of fsync and rename. Never owns contents, but for the small
 //! text file `format`.
 
+use crate::disk::{Disk, DiskFile, Lock};
 use crate::error::{FileError, OpenError};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A process that forks while the store is open shares the lock with its child until the child runs its program:
 /// for some milliseconds after the store was closed, the lock may look taken.
@@ -18,23 +19,30 @@ const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 pub(crate) const MAX_DATABASE_NAME: usize = 80;
 /// Most files in the folder `damaged` before copies are no longer kept: crashes must not fill the disk.
 const MAX_DAMAGED: usize = 100;
+/// The file `format` is a few lines.
+const MAX_FORMAT_BYTES: u64 = 4096;
 /// The version of the folder's layout.
 const FORMAT_VERSION: u32 = 1;
 
 /// The folder of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Files {
+    disk: Arc<dyn Disk>,
     root: PathBuf,
 }
 
 impl Files {
     /// Makes the folder where it is missing.
-    pub(crate) fn create(root: &Path) -> Result<Self, FileError> {
-        let files = Self { root: root.to_path_buf() };
+    pub(crate) fn create(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, FileError> {
+        let files = Self { disk, root: root.to_path_buf() };
         for dir in [root, &files.wal_dir(), &files.data_dir()] {
-            create_dir_durably(dir)?;
+            files.create_dir_durably(dir)?;
         }
         Ok(files)
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -70,32 +78,30 @@ impl Files {
         self.root.join("damaged")
     }
 
-    /// Takes the folder for this process; the lock ends with the file that is returned.
-    pub(crate) fn lock(&self) -> Result<File, OpenError> {
+    /// Takes the folder for this process; the lock ends with what is returned.
+    pub(crate) fn lock(&self) -> Result<Box<dyn Lock>, OpenError> {
         let path = self.root.join("lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(FileError::at("open lock file", &path))?;
         for attempt in 1.. {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => std::thread::sleep(LOCK_PAUSE),
-                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { dir: self.root.clone() }),
-                Err(TryLockError::Error(source)) => {
-                    return Err(FileError { step: "lock", path, source }.into());
+            match self.disk.lock(&path) {
+                Ok(lock) => return Ok(lock),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && attempt < LOCK_ATTEMPTS => {
+                    std::thread::sleep(LOCK_PAUSE);
                 }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(source) => return Err(FileError { step: "lock", path, source }.into()),
             }
         }
-        Ok(file)
+        Err(OpenError::InUse { dir: self.root.clone() })
     }
 
     /// The partition length the store was made with; a new store is marked with `wanted_s`.
     pub(crate) fn partition_seconds(&self, wanted_s: u64) -> Result<u64, OpenError> {
         let path = self.root.join("format");
-        match fs::read_to_string(&path) {
+        match self.read_text(&path) {
             Ok(text) => parse_format(&path, &text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
                 let text = format!("uni-store {FORMAT_VERSION}\npartition_seconds {wanted_s}\n");
-                write_whole(&path, text.as_bytes())?;
+                self.write_whole(&path, text.as_bytes())?;
                 Ok(wanted_s)
             }
             Err(source) => Err(FileError { step: "read", path, source }.into()),
@@ -105,7 +111,7 @@ impl Files {
     /// Moves a damaged file away, under a name that tells where it was; returns its new place.
     pub(crate) fn set_aside(&self, path: &Path) -> Result<PathBuf, FileError> {
         let target = self.damaged_place(path)?;
-        fs::rename(path, &target).map_err(FileError::at("move aside", path))?;
+        self.disk.rename(path, &target).map_err(FileError::at("move aside", path))?;
         Ok(target)
     }
 
@@ -117,19 +123,84 @@ impl Files {
         tail: &[u8],
     ) -> Result<Option<PathBuf>, FileError> {
         let target = self.damaged_place(path)?;
-        if list(&self.damaged_dir())?.len() >= MAX_DAMAGED {
+        if self.list(&self.damaged_dir())?.len() >= MAX_DAMAGED {
             return Ok(None);
         }
         let mut target = target.into_os_string();
         target.push(format!(".from-{offset}"));
         let target = PathBuf::from(target);
-        write_whole(&target, tail)?;
+        self.write_whole(&target, tail)?;
         Ok(Some(target))
+    }
+
+    /// What is in a folder, sorted by name; nothing where the folder is missing.
+    pub(crate) fn list(&self, dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+        match self.disk.list(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            listed => listed.map_err(FileError::at("list", dir)),
+        }
+    }
+
+    /// Makes a folder that outlives a power cut; one that exists is fine.
+    pub(crate) fn create_dir_durably(&self, dir: &Path) -> Result<(), FileError> {
+        if self.disk.is_dir(dir) {
+            return Ok(());
+        }
+        // The names of all folders that are made have to be on the disk, each in the one above it.
+        let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !self.disk.is_dir(dir)).collect();
+        self.disk.create_dir(dir).map_err(FileError::at("create folder", dir))?;
+        for made in missing {
+            self.sync_dir(made)?;
+            if let Some(above) = made.parent().filter(|above| !above.as_os_str().is_empty()) {
+                self.sync_dir(above)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes new, renamed and removed names in a folder last.
+    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<(), FileError> {
+        self.disk.sync_dir(dir).map_err(FileError::at("sync folder", dir))
+    }
+
+    /// Gives a file that is wholly written its name: fsync file, rename, fsync folder, in this order, so that
+    /// after a power cut there is either the whole file or none under that name.
+    pub(crate) fn publish(
+        &self,
+        file: &dyn DiskFile,
+        temporary: &Path,
+        path: &Path,
+    ) -> Result<(), FileError> {
+        file.sync().map_err(FileError::at("sync", temporary))?;
+        self.disk.rename(temporary, path).map_err(FileError::at("rename", temporary))?;
+        path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
+    }
+
+    /// Removes a folder with all files in it.
+    pub(crate) fn remove_partition(&self, dir: &Path) -> Result<(), FileError> {
+        for path in self.list(dir)? {
+            self.disk.remove(&path).map_err(FileError::at("remove", &path))?;
+        }
+        self.disk.remove_dir(dir).map_err(FileError::at("remove", dir))
+    }
+
+    fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+        let temporary = temporary(path);
+        let file = self.disk.create(&temporary, false).map_err(FileError::at("create", &temporary))?;
+        file.write_all_at(bytes, 0).map_err(FileError::at("write", &temporary))?;
+        self.publish(&*file, &temporary, path)
+    }
+
+    fn read_text(&self, path: &Path) -> std::io::Result<String> {
+        let file = self.disk.open(path)?;
+        let mut bytes = vec![0; file.len()?.min(MAX_FORMAT_BYTES) as usize];
+        file.read_exact_at(&mut bytes, 0)?;
+        String::from_utf8(bytes).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))
     }
 
     fn damaged_place(&self, path: &Path) -> Result<PathBuf, FileError> {
         let dir = self.damaged_dir();
-        fs::create_dir_all(&dir).map_err(FileError::at("create folder", &dir))?;
+        self.create_dir_durably(&dir)?;
         let inside = path.strip_prefix(&self.root).unwrap_or(path);
         let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
         Ok(dir.join(parts.join("-")))
@@ -194,54 +265,11 @@ pub(crate) fn number_of(path: &Path, extension: &str) -> Option<u64> {
     (stem.len() == 16).then(|| u64::from_str_radix(stem, 16).ok()).flatten()
 }
 
-/// What is in a folder, sorted by name; nothing where the folder is missing.
-pub(crate) fn list(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(FileError { step: "list", path: dir.to_path_buf(), source }),
-    };
-    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|entry| entry.path())).collect();
-    let mut paths = paths.map_err(FileError::at("list", dir))?;
-    paths.sort();
-    Ok(paths)
-}
-
-/// Makes a folder that outlives a power cut; one that exists is fine.
-pub(crate) fn create_dir_durably(dir: &Path) -> Result<(), FileError> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    fs::create_dir_all(dir).map_err(FileError::at("create folder", dir))?;
-    sync_dir(dir)?;
-    dir.parent().map_or(Ok(()), sync_dir)
-}
-
-/// Makes new, renamed and removed names in a folder last.
-pub(crate) fn sync_dir(dir: &Path) -> Result<(), FileError> {
-    File::open(dir).and_then(|file| file.sync_all()).map_err(FileError::at("sync folder", dir))
-}
-
 /// The name under which a file is written before it gets its own.
 pub(crate) fn temporary(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     PathBuf::from(name)
-}
-
-/// Gives a file that is wholly written its name: fsync file, rename, fsync folder, in this order, so that
-/// after a power cut there is either the whole file or none under that name.
-pub(crate) fn publish(file: &File, temporary: &Path, path: &Path) -> Result<(), FileError> {
-    file.sync_all().map_err(FileError::at("sync", temporary))?;
-    fs::rename(temporary, path).map_err(FileError::at("rename", temporary))?;
-    path.parent().map_or(Ok(()), sync_dir)
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let temporary = temporary(path);
-    let mut file = File::create(&temporary).map_err(FileError::at("create", &temporary))?;
-    file.write_all(bytes).map_err(FileError::at("write", &temporary))?;
-    publish(&file, &temporary, path)
 }
 
 #[cfg(test)]

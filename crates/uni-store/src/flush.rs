@@ -4,14 +4,12 @@
 //! until the segments have their names and are on the disk, the logs stay; logs are gone from the disk before a later
 //! head is frozen, so that an old log can never be replayed over newer segments.
 
-use crate::append::Defined;
+use crate::block::Effort;
 use crate::catalog::SeriesId;
 use crate::error::{FileError, MaintainError};
-use crate::files::sync_dir;
 use crate::head::Head;
-use crate::merge::{FROZEN, Merge};
-use crate::row::Selection;
-use crate::segment::{Segment, SegmentHead, SegmentWriter, SeriesNames};
+use crate::index::{SegmentHead, SeriesNames};
+use crate::segment::{Segment, SegmentWriter};
 use crate::state::{Database, partition_of, partition_span};
 use crate::store::{Maintenance, Store};
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +22,7 @@ pub(crate) type Place = (String, i64);
 
 impl Store {
     /// Packs all points that are only in memory into segments and drops their log. Readers and writers go on
-    /// meanwhile. Also merges the segments of a partition when there are many.
+    /// meanwhile.
     ///
     /// # Errors
     /// [`MaintainError`]: the file system refused. Nothing is lost and nothing hidden; the next call tries again.
@@ -46,8 +44,7 @@ impl Store {
         // What an earlier flush could not finish comes first.
         self.finish_frozen(maintenance)?;
         self.freeze(maintenance)?;
-        let written = self.finish_frozen(maintenance)?;
-        written.iter().try_for_each(|place| self.merge_if_many(place, maintenance))
+        self.finish_frozen(maintenance)
     }
 
     /// Swaps the head for an empty one and the log for a new file, in one step for readers and writers.
@@ -61,7 +58,7 @@ impl Store {
         }
         let old_bytes = writer.wal.bytes();
         let old_log = writer.wal.rotate(&self.files)?;
-        writer.defined = Defined::default();
+        writer.begin_log();
         maintenance.frozen_logs.append(&mut writer.replayed_logs);
         maintenance.frozen_logs.push(old_log);
         writer.replayed_bytes = 0;
@@ -71,17 +68,14 @@ impl Store {
         Ok(())
     }
 
-    /// Brings the frozen rows, if there are any, into segments; returns which partitions got one.
-    fn finish_frozen(&self, maintenance: &mut Maintenance) -> Result<Vec<Place>, MaintainError> {
+    /// Brings the frozen rows, if there are any, into segments.
+    fn finish_frozen(&self, maintenance: &mut Maintenance) -> Result<(), MaintainError> {
         let frozen = self.read_state().frozen.clone();
-        let mut places = Vec::new();
         if let Some(head) = frozen {
             let written = self.write_segments(&head, maintenance)?;
-            places = written.iter().map(|(place, _)| place.clone()).collect();
             self.publish(written);
         }
-        self.remove_logs(maintenance)?;
-        Ok(places)
+        Ok(self.remove_logs(maintenance)?)
     }
 
     fn write_segments(
@@ -106,19 +100,33 @@ impl Store {
 
     /// Which series have rows in which partition.
     fn plan(&self, head: &Head) -> BTreeMap<Place, Vec<SeriesId>> {
-        let state = self.read_state();
+        let owners: Vec<(String, Vec<SeriesId>)> = {
+            let state = self.read_state();
+            let databases = state.databases.iter();
+            let owned = |ids: Vec<SeriesId>| ids.into_iter().filter(|id| head.get(*id).is_some()).collect();
+            databases.map(|(name, d)| (name.clone(), owned(d.catalog.ids().collect()))).collect()
+        };
         let mut plan: BTreeMap<Place, Vec<SeriesId>> = BTreeMap::new();
-        for (name, database) in &state.databases {
-            for id in database.catalog.ids() {
-                let times = head.chunk(id).map_or(&[][..], |chunk| chunk.times());
-                let spans: BTreeSet<i64> =
-                    times.iter().map(|time| partition_of(*time, self.partition_seconds)).collect();
-                for start_s in spans {
+        for (name, mut ids) in owners {
+            // In the order in which they first came: those of one VM lie beside each other, and share their times.
+            ids.sort_unstable();
+            for id in ids {
+                for start_s in self.partitions_of(head, id) {
                     plan.entry((name.clone(), start_s)).or_default().push(id);
                 }
             }
         }
         plan
+    }
+
+    fn partitions_of(&self, head: &Head, id: SeriesId) -> BTreeSet<i64> {
+        let Some(span) = head.span(id) else { return BTreeSet::new() };
+        let partition = |time: i64| partition_of(time, self.partition_seconds);
+        if partition(span.start) == partition(span.end) {
+            return BTreeSet::from([partition(span.start)]);
+        }
+        let times = head.table(id, |_| false).unwrap_or_default().times;
+        times.into_iter().map(partition).collect()
     }
 
     fn write_segment(
@@ -129,29 +137,35 @@ impl Store {
         maintenance: &mut Maintenance,
     ) -> Result<Option<Segment>, MaintainError> {
         let (first, last) = partition_span(*start_s, self.partition_seconds);
-        let mut writer = self.segment_writer(database, *start_s, maintenance)?;
+        let number = maintenance.take_number();
+        let mut writer = self.segment_writer(database, *start_s, number, Effort::Quick)?;
         for id in series {
-            let Some(chunk) = head.chunk(*id) else { continue };
-            let rows = chunk.order(first, last);
-            let Some(names) = self.names(database, *id, &chunk.fields_in(&rows)) else { continue };
-            let mut merge = Merge::new(selection_of(&names));
-            merge.add_chunk(FROZEN, chunk, rows);
-            writer.put_series(&names, merge.start())?;
+            let table = head.table(*id, |_| true).map_err(|damaged| FileError {
+                step: "read from memory, for a segment, the rows of the log in",
+                path: self.files.wal_dir(),
+                source: std::io::Error::new(ErrorKind::InvalidData, damaged.0),
+            })?;
+            let inside = table.span().is_some_and(|(from, to)| first <= from && to <= last);
+            let table = if inside { table } else { table.between(first, last) };
+            let fields = table.columns.iter().map(|column| column.field).collect();
+            if let Some(names) = self.names(database, *id, &fields) {
+                writer.put_rows(&names, &table)?;
+                writer.end_series(&names);
+            }
         }
         Ok(writer.finish()?)
     }
 
-    /// A writer for the next segment of a partition.
+    /// A writer for a segment of a partition.
     pub(crate) fn segment_writer(
         &self,
         database: &str,
         start_s: i64,
-        maintenance: &mut Maintenance,
+        number: u64,
+        effort: Effort,
     ) -> Result<SegmentWriter, FileError> {
-        let number = maintenance.next_segment;
-        maintenance.next_segment += 1;
         let head = SegmentHead { number, start_s, length_s: self.partition_seconds.cast_unsigned() };
-        SegmentWriter::create(self.files.segment(database, start_s, number), head)
+        SegmentWriter::create(&self.files, self.files.segment(database, start_s, number), head, effort)
     }
 
     /// The names behind the numbers of a series and of those of its fields that names lead to.
@@ -179,7 +193,10 @@ impl Store {
         let state = &mut *self.write_state();
         for ((name, start_s), segment) in written {
             let database: &mut Database = state.databases.entry(name).or_default();
-            database.partitions.entry(start_s).or_default().push(Arc::new(segment));
+            let segments = database.partitions.entry(start_s).or_default();
+            segments.push(Arc::new(segment));
+            // A merge may have finished meanwhile that took its number earlier.
+            segments.sort_by_key(|segment| segment.number());
         }
         state.frozen = None;
     }
@@ -189,22 +206,16 @@ impl Store {
             return Ok(());
         }
         for path in &maintenance.frozen_logs {
-            match std::fs::remove_file(path) {
+            match self.files.disk().remove(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(FileError { step: "remove", path: path.clone(), source: error });
                 }
                 _ => {}
             }
         }
-        sync_dir(&self.files.wal_dir())?;
+        self.files.sync_dir(&self.files.wal_dir())?;
         maintenance.frozen_logs.clear();
         self.counters.frozen_log_bytes.store(0, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// Selects the columns of a series in the order of its names.
-pub(crate) fn selection_of(names: &SeriesNames) -> Selection {
-    let wanted: Vec<Option<u32>> = names.columns.iter().map(|(number, _, _)| Some(*number)).collect();
-    Selection::new(&wanted)
 }

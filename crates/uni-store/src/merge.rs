@@ -1,15 +1,16 @@
-//! Rows of one series from many places, merged by time.
+//! Rows of one series from many places, merged by time, for who reads.
 //!
 //! Owns the rule that later writes win, field by field: of places that have the same time, the one of higher
 //! priority overwrites. Places that begin late are opened late, so a long range holds few blocks in memory.
 
-use crate::block;
+use crate::disk::DiskFile;
 use crate::error::ScanError;
-use crate::head::Chunk;
-use crate::row::{Fields, Selection};
+use crate::head::{Piece, Shapes, join};
 use crate::segment::Segment;
-use std::fs::File;
+use crate::selection::Selection;
+use crate::table::Table;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use uni_wire::FieldValue;
 
@@ -18,33 +19,13 @@ pub(crate) const FROZEN: u64 = u64::MAX - 1;
 /// Priority of the head.
 pub(crate) const HEAD: u64 = u64::MAX;
 
-/// Rows of a chunk.
+/// Where the rows of a place come from.
 #[derive(Debug)]
-struct ChunkRows {
-    chunk: Arc<Chunk>,
-    order: std::vec::IntoIter<u32>,
-}
-
-/// Rows of one series in one segment, read block by block.
-#[derive(Debug)]
-struct SegmentRows {
-    segment: Arc<Segment>,
-    /// Index of the series in the segment.
-    series: usize,
-    blocks: Range<usize>,
-    from: i64,
-    to: i64,
-    file: Option<File>,
-    times: Vec<i64>,
-    columns: Vec<(usize, Vec<Option<FieldValue>>)>,
-    next: usize,
-    end: usize,
-}
-
-#[derive(Debug)]
-enum Rows {
-    Chunk(ChunkRows),
-    Segment(SegmentRows),
+enum Origin {
+    /// Pieces that are left, by their first time, the earliest last; each with its turn of arrival.
+    Memory { pieces: Vec<(usize, Piece)>, shapes: Arc<Shapes> },
+    /// Blocks that are left of a series in a segment.
+    Segment { segment: Arc<Segment>, series: usize, blocks: Range<usize>, file: Option<Arc<dyn DiskFile>> },
 }
 
 #[derive(Debug)]
@@ -52,7 +33,13 @@ struct Place {
     priority: u64,
     /// No row is earlier.
     earliest: i64,
-    rows: Rows,
+    from: i64,
+    to: i64,
+    origin: Origin,
+    /// What has been unpacked: rows `next..end` of it are still to come.
+    table: Table,
+    next: usize,
+    end: usize,
 }
 
 /// Merges places; see the module.
@@ -71,12 +58,24 @@ impl Merge {
         Self { selection, waiting: Vec::new(), active: Vec::new(), fault: None }
     }
 
-    /// Adds rows of a chunk in the given order.
-    pub(crate) fn add_chunk(&mut self, priority: u64, chunk: &Arc<Chunk>, order: Vec<u32>) {
-        let Some(first) = order.first() else { return };
-        let earliest = chunk.time(*first);
-        let rows = Rows::Chunk(ChunkRows { chunk: Arc::clone(chunk), order: order.into_iter() });
-        self.waiting.push(Place { priority, earliest, rows });
+    fn add(&mut self, priority: u64, earliest: i64, (from, to): (i64, i64), origin: Origin) {
+        let table = Table::default();
+        self.waiting.push(Place { priority, earliest, from, to, origin, table, next: 0, end: 0 });
+    }
+
+    /// Adds rows of memory from `from` to `to`.
+    pub(crate) fn add_pieces(
+        &mut self,
+        priority: u64,
+        pieces: Vec<Piece>,
+        shapes: &Arc<Shapes>,
+        (from, to): (i64, i64),
+    ) {
+        let mut pieces: Vec<(usize, Piece)> = pieces.into_iter().enumerate().collect();
+        pieces.sort_by_key(|(turn, piece)| std::cmp::Reverse((piece.span().0, *turn)));
+        let Some((_, first)) = pieces.last() else { return };
+        let earliest = first.span().0.max(from);
+        self.add(priority, earliest, (from, to), Origin::Memory { pieces, shapes: Arc::clone(shapes) });
     }
 
     /// Adds the rows of the `series`-th series of a segment from `from` to `to`.
@@ -85,19 +84,9 @@ impl Merge {
         let blocks =
             all.partition_point(|block| block.last < from)..all.partition_point(|block| block.first <= to);
         let Some(first) = all.get(blocks.clone()).and_then(<[_]>::first) else { return };
-        let rows = Rows::Segment(SegmentRows {
-            segment: Arc::clone(segment),
-            series,
-            blocks,
-            from,
-            to,
-            file: None,
-            times: Vec::new(),
-            columns: Vec::new(),
-            next: 0,
-            end: 0,
-        });
-        self.waiting.push(Place { priority: segment.number(), earliest: first.first.max(from), rows });
+        let (earliest, segment) = (first.first.max(from), Arc::clone(segment));
+        let priority = segment.number();
+        self.add(priority, earliest, (from, to), Origin::Segment { segment, series, blocks, file: None });
     }
 
     /// To be called once, after the last `add_`.
@@ -111,8 +100,8 @@ impl Merge {
         let time = self.next_time()?;
         row.fill(None);
         for place in &mut self.active {
-            while place.rows.peek(&self.selection, &mut self.fault) == Some(time) {
-                place.rows.take(&self.selection, row);
+            if place.peek(&self.selection, &mut self.fault) == Some(time) {
+                place.take(&self.selection, row);
             }
         }
         self.selection.copy_repeats(row);
@@ -133,7 +122,7 @@ impl Merge {
             let (selection, fault) = (&self.selection, &mut self.fault);
             let mut earliest: Option<i64> = None;
             self.active.retain_mut(|place| {
-                let time = place.rows.peek(selection, fault);
+                let time = place.peek(selection, fault);
                 earliest = [earliest, time].into_iter().flatten().min();
                 time.is_some()
             });
@@ -153,103 +142,71 @@ impl Merge {
     }
 }
 
-impl Rows {
+impl Place {
     fn peek(&mut self, selection: &Selection, fault: &mut Option<ScanError>) -> Option<i64> {
-        match self {
-            Self::Chunk(rows) => rows.order.as_slice().first().map(|index| rows.chunk.time(*index)),
-            Self::Segment(rows) => rows.peek(selection, fault),
+        while self.next >= self.end {
+            match self.origin.load(|field| selection.slot(field).is_some())? {
+                Ok(table) => {
+                    self.next = table.times.partition_point(|time| *time < self.from);
+                    self.end = table.times.partition_point(|time| *time <= self.to);
+                    self.table = table;
+                }
+                Err(error) => {
+                    fault.get_or_insert(error);
+                }
+            }
         }
+        self.table.times.get(self.next).copied()
     }
 
     /// Puts the row that was peeked at over `row`.
     fn take(&mut self, selection: &Selection, row: &mut [Option<FieldValue>]) {
-        match self {
-            Self::Chunk(rows) => {
-                let Some(index) = rows.order.next() else { return };
-                for (field, value) in Fields::of(rows.chunk.row(index)).flatten() {
-                    if let Some(slot) = selection.slot(field) {
-                        row[slot] = Some(value.into());
-                    }
-                }
-            }
-            Self::Segment(rows) => rows.take(row),
-        }
-    }
-}
-
-impl SegmentRows {
-    fn peek(&mut self, selection: &Selection, fault: &mut Option<ScanError>) -> Option<i64> {
-        while self.next >= self.end {
-            let block = self.blocks.next()?;
-            if let Err(error) = self.load(block, selection) {
-                fault.get_or_insert(error);
-            }
-        }
-        Some(self.times[self.next])
-    }
-
-    fn take(&mut self, row: &mut [Option<FieldValue>]) {
-        for (slot, column) in &mut self.columns {
-            if let Some(value) = column[self.next].take() {
-                row[*slot] = Some(value);
+        for column in &self.table.columns {
+            if let Some(slot) = selection.slot(column.field)
+                && let Some(value) = column.get(self.next)
+            {
+                row[slot] = Some(value);
             }
         }
         self.next += 1;
     }
+}
 
-    fn load(&mut self, block: usize, selection: &Selection) -> Result<(), ScanError> {
-        (self.next, self.end) = (0, 0);
-        let entry = &self.segment.series()[self.series];
-        let place = &entry.blocks[block];
-        let file = match &self.file {
-            Some(file) => file,
-            None => self.file.insert(self.segment.open()?),
-        };
-        let bytes = self.segment.read(file, place)?;
-        let slot = |column: u32| selection.slot(*entry.fields.get(column as usize)?);
-        let (times, columns) = block::decode(&bytes, |column| slot(column).is_some())
-            .map_err(|damaged| self.segment.damaged(place, damaged))?;
-        self.columns = columns.into_iter().filter_map(|(c, values)| Some((slot(c)?, values))).collect();
-        self.next = times.partition_point(|time| *time < self.from);
-        self.end = times.partition_point(|time| *time <= self.to);
-        self.times = times;
-        Ok(())
+impl Origin {
+    /// The next rows, which are later than all that were loaded before; `None` if there are no more.
+    fn load(&mut self, wanted: impl Fn(u32) -> bool) -> Option<Result<Table, ScanError>> {
+        match self {
+            Self::Memory { pieces, shapes } => {
+                let group = overlapping(pieces)?;
+                Some(join(&group, shapes, wanted).map_err(|damaged| ScanError::Damaged {
+                    path: PathBuf::from("memory"),
+                    offset: 0,
+                    what: damaged.0,
+                }))
+            }
+            Self::Segment { segment, series, blocks, file } => {
+                let block = blocks.next()?;
+                let opened = match file {
+                    Some(file) => Ok(Arc::clone(file)),
+                    None => segment.open(),
+                };
+                Some(opened.and_then(|opened| segment.table(&**file.insert(opened), *series, block, wanted)))
+            }
+        }
     }
 }
 
-#[cfg(test)]
-mod test {
-    use super::*;
-    use crate::catalog::SeriesId;
-    use crate::head::Head;
-    use crate::row::put_field;
-
-    fn chunk(rows: &[(i64, u32, i64)]) -> Arc<Chunk> {
-        let mut head = Head::default();
-        for (time, field, value) in rows {
-            let mut row = Vec::new();
-            put_field(&mut row, *field, uni_wire::Value::Integer(*value));
-            head.push(SeriesId(0), *time, &row);
-        }
-        Arc::clone(head.chunk(SeriesId(0)).unwrap())
+/// Takes the earliest piece, and all that reach into the same time, in order of arrival.
+fn overlapping(pieces: &mut Vec<(usize, Piece)>) -> Option<Vec<Piece>> {
+    let first = pieces.pop()?;
+    let mut last = first.1.span().1;
+    let mut group = vec![first];
+    while let Some((_, piece)) = pieces.last()
+        && piece.span().0 <= last
+    {
+        last = last.max(piece.span().1);
+        group.extend(pieces.pop());
     }
-
-    #[test]
-    fn the_higher_priority_wins_field_by_field() {
-        let (old, new) = (chunk(&[(1, 0, 10), (1, 1, 11), (2, 0, 20)]), chunk(&[(1, 0, 99), (3, 1, 31)]));
-        let mut merge = Merge::new(Selection::new(&[Some(0), Some(1)]));
-        merge.add_chunk(HEAD, &new, new.order(i64::MIN, i64::MAX));
-        merge.add_chunk(FROZEN, &old, old.order(i64::MIN, i64::MAX));
-        let mut merge = merge.start();
-        let mut row = vec![None; 2];
-        let mut seen = Vec::new();
-        while let Some(time) = merge.next(&mut row) {
-            seen.push((time, row.clone()));
-        }
-        let integer = |value| Some(FieldValue::Integer(value));
-        assert_eq!(
-            seen,
-            [(1, vec![integer(99), integer(11)]), (2, vec![integer(20), None]), (3, vec![None, integer(31)])]
-        );
-    }
+    group.sort_by_key(|(turn, _)| *turn);
+    Some(group.into_iter().map(|(_, piece)| piece).collect())
 }

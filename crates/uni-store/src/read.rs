@@ -5,11 +5,11 @@
 
 use crate::catalog::SeriesId;
 use crate::error::ScanError;
-use crate::head::Chunk;
+use crate::head::{Piece, Shapes};
 use crate::matcher::Matcher;
 use crate::merge::{FROZEN, HEAD, Merge};
-use crate::row::Selection;
 use crate::segment::Segment;
+use crate::selection::Selection;
 use crate::state::{Database, State, partition_of};
 use crate::store::Store;
 use std::ops::ControlFlow;
@@ -40,30 +40,39 @@ pub struct Row {
 
 /// Where rows of a series are.
 #[derive(Debug, Default)]
-struct Places {
-    segments: Vec<(Arc<Segment>, usize)>,
-    chunks: Vec<(u64, Arc<Chunk>)>,
+pub(crate) struct Places {
+    pub(crate) segments: Vec<(Arc<Segment>, usize)>,
+    pub(crate) pieces: Vec<(u64, Vec<Piece>, Arc<Shapes>)>,
 }
 
 impl Places {
-    fn of(state: &State, database: &Database, id: SeriesId, start_s: i64, end_s: i64) -> Self {
+    /// Those that reach into `from..=to`.
+    pub(crate) fn of(
+        state: &State,
+        database: &Database,
+        id: SeriesId,
+        (from, to): (i64, i64),
+        seconds: i64,
+    ) -> Self {
+        let (start_s, end_s) = (partition_of(from, seconds), partition_of(to, seconds));
         let segments = database.partitions.range(start_s..=end_s).flat_map(|(_, segments)| segments);
         let segments =
             segments.filter_map(|segment| Some((Arc::clone(segment), segment.find(id)?))).collect();
         let heads = [(FROZEN, state.frozen.as_deref()), (HEAD, Some(&state.head))];
-        let chunk = |(priority, head): (u64, Option<&crate::head::Head>)| {
-            head?.chunk(id).map(|chunk| (priority, Arc::clone(chunk)))
+        let pieces = |(priority, head): (u64, Option<&crate::head::Head>)| {
+            let head = head?;
+            Some((priority, head.get(id)?.pieces(from, to), Arc::clone(&head.shapes)))
         };
-        Self { segments, chunks: heads.into_iter().filter_map(chunk).collect() }
+        Self { segments, pieces: heads.into_iter().filter_map(pieces).collect() }
     }
 
-    fn merge(&self, selection: Selection, from: i64, to: i64) -> Merge {
+    fn merge(self, selection: Selection, from: i64, to: i64) -> Merge {
         let mut merge = Merge::new(selection);
         for (segment, series) in &self.segments {
             merge.add_segment(segment, *series, from, to);
         }
-        for (priority, chunk) in &self.chunks {
-            merge.add_chunk(*priority, chunk, chunk.order(from, to));
+        for (priority, pieces, shapes) in self.pieces {
+            merge.add_pieces(priority, pieces, &shapes, (from, to));
         }
         merge.start()
     }
@@ -124,8 +133,6 @@ impl Store {
         if from > to {
             return Ok(());
         }
-        let (start_s, end_s) =
-            (partition_of(from, self.partition_seconds), partition_of(to, self.partition_seconds));
         let (places, selection) = {
             let state = self.read_state();
             let known = state.databases.get(database);
@@ -133,7 +140,8 @@ impl Store {
             let Some(entry) = known.catalog.get(series) else { return Ok(()) };
             let number = |name: &&str| known.catalog.field_number(&entry.measurement, name);
             let wanted: Vec<Option<u32>> = fields.iter().map(number).collect();
-            (Places::of(&state, known, series, start_s, end_s), Selection::new(&wanted))
+            let places = Places::of(&state, known, series, (from, to), self.partition_seconds);
+            (places, Selection::new(&wanted))
         };
         self.visit(places.merge(selection, from, to), visit)
     }

@@ -4,22 +4,19 @@
 //! reported, and everything before it is kept. Never drops bytes silently, never panics on what it reads.
 
 use crate::bytes::Damaged;
-use crate::catalog::{FieldIs, SeriesId};
+use crate::catalog::FieldIs;
 use crate::error::{FileError, OpenError};
-use crate::files::{Files, list, number_of, unescape};
-use crate::point::TagList;
+use crate::files::{Files, number_of, unescape};
+use crate::index::SegmentHead;
+use crate::replay::Replay;
 use crate::retention::first_kept;
-use crate::row::{Fields, put_field};
-use crate::segment::{self, IndexBytes, IndexError, Segment, SegmentHead, SegmentSeries};
-use crate::state::{Database, State, partition_of};
-use crate::wal::{self, Beginning, Entries, Entry, LogReader, Next};
-use hashbrown::HashMap;
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use crate::segment::{self, IndexBytes, IndexError, Segment, SegmentSeries};
+use crate::state::{Database, State};
+use crate::wal::{self, Beginning, LogReader, Next};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use uni_wire::{FieldType, Timestamp};
+use uni_wire::Timestamp;
 
 /// What was found when a store was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,7 +78,7 @@ pub(crate) fn recover(
         recovered.next_segment = recovered.next_segment.max(segment.number.saturating_add(1));
         open_segment(files, &segment, &mut recovered)?;
     }
-    for path in list(&files.wal_dir())? {
+    for path in files.list(&files.wal_dir())? {
         let Some(number) = number_of(&path, "wal") else { continue };
         recovered.next_log = recovered.next_log.max(number.saturating_add(1));
         replay(files, partition_seconds, &path, &mut recovered)?;
@@ -101,16 +98,16 @@ struct Found {
 fn find_segments(files: &Files, first_kept_s: i64, state: &mut State) -> Result<Vec<Found>, FileError> {
     let mut found = Vec::new();
     // A file where a folder should be is not ours: left alone.
-    for folder in list(&files.data_dir())?.into_iter().filter(|path| path.is_dir()) {
+    for folder in files.list(&files.data_dir())?.into_iter().filter(|path| files.disk().is_dir(path)) {
         let Some(database) = folder.file_name().and_then(|name| unescape(name.to_str()?)) else { continue };
         state.databases.insert(database.clone(), Database::default());
-        for partition in list(&folder)?.into_iter().filter(|path| path.is_dir()) {
+        for partition in files.list(&folder)?.into_iter().filter(|path| files.disk().is_dir(path)) {
             let start = partition.file_name().and_then(|name| name.to_str()?.parse::<i64>().ok());
             match start {
                 Some(start_s) if start_s < first_kept_s => {
-                    fs::remove_dir_all(&partition).map_err(FileError::at("remove", &partition))?;
+                    files.remove_partition(&partition)?;
                 }
-                Some(start_s) => collect_segments(&database, start_s, &partition, &mut found)?,
+                Some(start_s) => collect_segments(files, &database, start_s, &partition, &mut found)?,
                 None => {}
             }
         }
@@ -119,15 +116,16 @@ fn find_segments(files: &Files, first_kept_s: i64, state: &mut State) -> Result<
 }
 
 fn collect_segments(
+    files: &Files,
     database: &str,
     start_s: i64,
     partition: &Path,
     found: &mut Vec<Found>,
 ) -> Result<(), FileError> {
-    for path in list(partition)? {
+    for path in files.list(partition)? {
         if path.extension().is_some_and(|extension| extension == "tmp") {
             // A segment whose writing was cut short; its points are still in the log or in the segments it merges.
-            fs::remove_file(&path).map_err(FileError::at("remove", &path))?;
+            files.disk().remove(&path).map_err(FileError::at("remove", &path))?;
         } else if let Some(number) = number_of(&path, "seg") {
             found.push(Found { database: database.to_owned(), start_s, number, path });
         }
@@ -136,9 +134,10 @@ fn collect_segments(
 }
 
 fn open_segment(files: &Files, found: &Found, recovered: &mut Recovered) -> Result<(), OpenError> {
-    let opened = IndexBytes::read(&found.path).and_then(|index| {
+    let opened = IndexBytes::read(files, &found.path).and_then(|index| {
         let (head, series) = intern(&index, found, recovered)?;
-        Ok(Segment::new(head, found.path.clone(), index.file_bytes, series))
+        let place = (found.path.clone(), index.file_bytes);
+        Ok(Segment::new(files, (head, index.version), place, series))
     });
     match opened {
         Ok(segment) => {
@@ -168,26 +167,31 @@ fn intern(
     found: &Found,
     recovered: &mut Recovered,
 ) -> Result<(SegmentHead, Vec<SegmentSeries>), Damaged> {
-    let (head, entries) = index.parse()?;
-    if (head.number, head.start_s) != (found.number, found.start_s) {
+    let index = index.parse()?;
+    if (index.head.number, index.head.start_s) != (found.number, found.start_s) {
         return Err(Damaged("a segment under another one's name"));
     }
     let State { databases, numbers, .. } = &mut recovered.state;
     let catalog = &mut databases.entry(found.database.clone()).or_default().catalog;
-    let mut series = Vec::with_capacity(entries.len());
-    for entry in entries {
-        let mut fields = Vec::with_capacity(entry.columns.len());
-        for (name, field_type) in entry.columns {
-            let (number, is) = catalog.field(entry.measurement, name, field_type, numbers);
+    let mut schemas: Vec<Arc<[u32]>> = Vec::with_capacity(index.schemas.len());
+    for schema in &index.schemas {
+        let mut fields = Vec::with_capacity(schema.columns.len());
+        for (name, field_type) in &schema.columns {
+            let (number, is) = catalog.field(schema.measurement, name, *field_type, numbers);
             recovered.report.hidden_columns += u64::from(is == FieldIs::Hidden);
             fields.push(number);
         }
-        let id = catalog.series(entry.measurement, &entry.tags, numbers);
+        schemas.push(fields.into());
+    }
+    let mut series = Vec::with_capacity(index.entries.len());
+    for entry in index.entries {
+        let (schema, fields) = (&index.schemas[entry.schema], Arc::clone(&schemas[entry.schema]));
+        let id = catalog.series(schema.measurement, &entry.tags, numbers);
         catalog.mark_live(id, fields.iter().copied());
-        series.push(SegmentSeries { id, fields: fields.into(), blocks: entry.blocks });
+        series.push(SegmentSeries { id, fields, blocks: entry.blocks });
     }
     catalog.settle();
-    Ok((head, series))
+    Ok((index.head, series))
 }
 
 fn replay(
@@ -196,9 +200,9 @@ fn replay(
     path: &Path,
     recovered: &mut Recovered,
 ) -> Result<(), OpenError> {
-    let (mut reader, beginning) = LogReader::open(path)?;
-    match beginning {
-        Beginning::Good => {}
+    let (mut reader, beginning) = LogReader::open(files, path)?;
+    let version = match beginning {
+        Beginning::Good(version) => version,
         Beginning::Newer(version) => return Err(newer(path, version, wal::VERSION)),
         Beginning::Damaged => {
             recovered.report.set_aside.push(SetAside { path: files.set_aside(path)?, why: "not a log" });
@@ -206,12 +210,12 @@ fn replay(
         }
         Beginning::Torn => {
             recovered.report.torn_bytes += reader.length();
-            fs::remove_file(path).map_err(FileError::at("remove", path))?;
+            files.disk().remove(path).map_err(FileError::at("remove", path))?;
             return Ok(());
         }
-    }
+    };
     let empty = reader.offset();
-    let mut replay = Replay { partition_seconds, recovered, names: Names::default() };
+    let mut replay = Replay::new(&mut recovered.state, &mut recovered.report, partition_seconds, version);
     let end = loop {
         let frame_start = reader.offset();
         match reader.next()? {
@@ -220,12 +224,12 @@ fn replay(
             Next::End => break frame_start,
         }
     };
-    replay.recovered.state.databases.values_mut().for_each(|database| database.catalog.settle());
+    replay.finish();
     if end < reader.length() {
         cut(files, path, end, reader.length(), &mut recovered.report)?;
     }
     if end == empty {
-        fs::remove_file(path).map_err(FileError::at("remove", path))?;
+        files.disk().remove(path).map_err(FileError::at("remove", path))?;
     } else {
         recovered.logs.push(path.to_path_buf());
         recovered.log_bytes += end;
@@ -236,7 +240,7 @@ fn replay(
 /// Cuts a log at the end of its last whole frame. A copy of the tail is kept, unless it is all zeros, as some
 /// file systems leave it behind after a power cut.
 fn cut(files: &Files, path: &Path, end: u64, length: u64, report: &mut Recovery) -> Result<(), FileError> {
-    let file = OpenOptions::new().read(true).write(true).open(path).map_err(FileError::at("open", path))?;
+    let file = files.disk().open(path).map_err(FileError::at("open", path))?;
     let mut tail = vec![0; (length - end) as usize];
     file.read_exact_at(&mut tail, end).map_err(FileError::at("read", path))?;
     if tail.iter().any(|byte| *byte != 0) {
@@ -245,98 +249,4 @@ fn cut(files: &Files, path: &Path, end: u64, length: u64, report: &mut Recovery)
     }
     report.torn_bytes += tail.len() as u64;
     file.set_len(end).map_err(FileError::at("cut", path))
-}
-
-/// What the numbers of one log file mean, and what they have been turned into.
-#[derive(Debug, Default)]
-struct Names {
-    measurements: HashMap<u32, (String, String)>,
-    fields: HashMap<(u32, u32), (String, FieldType)>,
-    series: HashMap<u64, (u32, TagList)>,
-    known_series: HashMap<u64, SeriesId>,
-    /// `None` for a field that clashes.
-    known_fields: HashMap<(u32, u32), Option<u32>>,
-}
-
-/// Brings one log file into the head.
-#[derive(Debug)]
-struct Replay<'a> {
-    partition_seconds: i64,
-    recovered: &'a mut Recovered,
-    names: Names,
-}
-
-impl Replay<'_> {
-    fn frame(&mut self, payload: &[u8]) -> Result<(), Damaged> {
-        let mut entries = Entries::of(payload);
-        while let Some(entry) = entries.next()? {
-            let names = &mut self.names;
-            match entry {
-                Entry::Measurement { number, database, name } => {
-                    names.measurements.insert(number, (database.to_owned(), name.to_owned()));
-                }
-                Entry::Field { measurement, number, field_type, name } => {
-                    names.fields.insert((measurement, number), (name.to_owned(), field_type));
-                    names.known_fields.remove(&(measurement, number));
-                }
-                Entry::Series { number, measurement, tags } => {
-                    names.series.insert(number, (measurement, tags));
-                    names.known_series.remove(&number);
-                }
-                Entry::Row { series, time, row } => self.row(series, time, row)?,
-                Entry::Drop { database, before } => self.drop(database, before),
-            }
-        }
-        Ok(())
-    }
-
-    fn row(&mut self, series: u64, time: i64, row: &[u8]) -> Result<(), Damaged> {
-        let names = &mut self.names;
-        let (measurement, tags) = names.series.get(&series).ok_or(Damaged("a series that is not defined"))?;
-        let place = names.measurements.get(measurement);
-        let (database, name) = place.ok_or(Damaged("a measurement that is not defined"))?;
-        let State { databases, numbers, head, .. } = &mut self.recovered.state;
-        let Some(database) = databases.get_mut(database) else {
-            self.recovered.report.points_refused += 1;
-            return Ok(());
-        };
-        let mut renumbered = Vec::with_capacity(row.len() + 8);
-        let mut fields = Vec::new();
-        for field in Fields::of(row) {
-            let (number, value) = field?;
-            let key = (*measurement, number);
-            let (text, field_type) = names.fields.get(&key).ok_or(Damaged("a field that is not defined"))?;
-            let known = names.known_fields.entry(key).or_insert_with(|| {
-                let (number, is) = database.catalog.field(name, text, *field_type, numbers);
-                (is == FieldIs::Named).then_some(number)
-            });
-            if let Some(number) = *known {
-                put_field(&mut renumbered, number, value);
-                fields.push(number);
-            }
-        }
-        if fields.is_empty() {
-            self.recovered.report.points_refused += 1;
-            return Ok(());
-        }
-        let id =
-            *names.known_series.entry(series).or_insert_with(|| database.catalog.series(name, tags, numbers));
-        database.catalog.mark_live(id, fields);
-        database.spans.insert(partition_of(time, self.partition_seconds));
-        head.push(id, time, &renumbered);
-        self.recovered.report.points_replayed += 1;
-        Ok(())
-    }
-
-    fn drop(&mut self, database: &str, before: i64) {
-        let state = &mut self.recovered.state;
-        if let Some(known) = state.databases.get_mut(database) {
-            known.catalog.settle();
-        }
-        state.drop_rows_before(database, before);
-        state.recount(database, self.partition_seconds);
-        // What has lost its last value has lost its number too.
-        self.names.known_series.clear();
-        self.names.known_fields.clear();
-    }
 }

@@ -80,6 +80,8 @@ impl Store {
         state.drop_rows_before(database, before);
         let segments = state.take_partitions_before(database, first_kept_s);
         state.recount(database, self.partition_seconds);
+        // Series and fields may have lost their numbers.
+        writer.routes.clear();
         drop(state);
         drop(writer);
         segments.iter().for_each(|segment| segment.retire());

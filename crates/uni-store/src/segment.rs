@@ -1,74 +1,73 @@
-//! An immutable file of blocks with its index at the end.
+//! An immutable file of pages of blocks with its index at the end.
 //!
 //! Owns the file's layout (`docs/format/store.md`, section *Segments*), writing, opening, reading blocks, and
 //! removal when the last reader is gone. Never decides when that is.
 
-use crate::block::{Builder, MAX_ROWS};
-use crate::bytes::{Damaged, Reader, put_bytes, put_varint, put_zigzag};
+use crate::block::{self, Effort};
+use crate::bytes::{Damaged, Reader};
 use crate::catalog::SeriesId;
+use crate::disk::DiskFile;
 use crate::error::{FileError, ScanError};
-use crate::files::{create_dir_durably, publish, temporary};
-use crate::merge::Merge;
-use crate::row::{type_code, type_of_code};
-use hashbrown::HashMap;
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::os::unix::fs::FileExt;
+use crate::files::{Files, temporary};
+use crate::index::{self, BlockPlace, IndexWriter, Page, SegmentHead, SeriesNames};
+use crate::table::Table;
+use crate::v1;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use uni_wire::FieldType;
+use std::sync::{Arc, Mutex, PoisonError};
 
 const MAGIC: &[u8; 7] = b"UNISEG\0";
 /// The version of segments that this program writes, and the newest that it reads.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 8;
 const END: &[u8; 8] = b"UNISEGIX";
 /// Offset and length of the index, its checksum, and [`END`].
 const FOOTER_BYTES: usize = 8 + 8 + 4 + 8;
 
-/// Where a block lies and what times it spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BlockPlace {
-    pub(crate) offset: u64,
-    pub(crate) length: u32,
-    pub(crate) rows: u32,
-    pub(crate) first: i64,
-    pub(crate) last: i64,
-}
+/// A page is closed at this size: what a reader unpacks for one block, and what a damaged byte can spoil.
+const PAGE_BYTES: usize = 128 << 10;
+/// Handed to the kernel at once.
+const WRITE_BYTES: usize = 1 << 20;
+/// How hard merged pages are packed: beyond it the time doubles for a few parts in a hundred.
+const ZSTD_LEVEL: i32 = 3;
 
 /// A series of a segment: the numbers of its fields by column, and its blocks by time.
 #[derive(Debug)]
 pub(crate) struct SegmentSeries {
     pub(crate) id: SeriesId,
-    pub(crate) fields: Box<[u32]>,
+    pub(crate) fields: Arc<[u32]>,
     pub(crate) blocks: Box<[BlockPlace]>,
 }
 
-/// What a segment is, apart from its rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SegmentHead {
-    /// Later segments have higher numbers; their rows win.
-    pub(crate) number: u64,
-    /// Start of the partition, seconds since the Unix epoch.
-    pub(crate) start_s: i64,
-    pub(crate) length_s: u64,
-}
+/// The page that was unpacked last: its place in the file, and its bytes.
+type LastPage = Option<(u64, Arc<[u8]>)>;
 
 /// An open segment: its index in memory, its blocks on disk.
 #[derive(Debug)]
 pub(crate) struct Segment {
     head: SegmentHead,
+    version: u8,
+    files: Files,
     path: PathBuf,
     bytes: u64,
+    packed: bool,
     series: Vec<SegmentSeries>,
     obsolete: AtomicBool,
+    last_page: Mutex<LastPage>,
 }
 
 impl Segment {
     /// Joins what the index says with the numbers that the catalog gave its names.
-    pub(crate) fn new(head: SegmentHead, path: PathBuf, bytes: u64, mut series: Vec<SegmentSeries>) -> Self {
+    pub(crate) fn new(
+        files: &Files,
+        (head, version): (SegmentHead, u8),
+        (path, bytes): (PathBuf, u64),
+        mut series: Vec<SegmentSeries>,
+    ) -> Self {
         series.sort_by_key(|series| series.id);
-        Self { head, path, bytes, series, obsolete: AtomicBool::new(false) }
+        let packed = series.iter().flat_map(|series| &series.blocks).all(|block| block.page_raw > 0);
+        let (files, obsolete, last_page) = (files.clone(), AtomicBool::new(false), Mutex::default());
+        Self { head, version, files, path, bytes, packed, series, obsolete, last_page }
     }
 
     pub(crate) const fn number(&self) -> u64 {
@@ -79,6 +78,15 @@ impl Segment {
         self.bytes
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it came out of a merge: then it is as small as it gets.
+    pub(crate) const fn is_packed(&self) -> bool {
+        self.packed
+    }
+
     pub(crate) fn series(&self) -> &[SegmentSeries] {
         &self.series
     }
@@ -87,18 +95,79 @@ impl Segment {
         self.series.binary_search_by_key(&id, |series| series.id).ok()
     }
 
-    pub(crate) fn open(&self) -> Result<File, ScanError> {
-        Ok(File::open(&self.path).map_err(FileError::at("open", &self.path))?)
+    pub(crate) fn open(&self) -> Result<Arc<dyn DiskFile>, ScanError> {
+        Ok(self.files.disk().open(&self.path).map_err(FileError::at("open", &self.path))?)
     }
 
-    pub(crate) fn read(&self, file: &File, place: &BlockPlace) -> Result<Vec<u8>, ScanError> {
-        let mut bytes = vec![0; place.length as usize];
-        file.read_exact_at(&mut bytes, place.offset).map_err(FileError::at("read", &self.path))?;
+    fn read(&self, file: &dyn DiskFile, offset: u64, length: u32) -> Result<Vec<u8>, ScanError> {
+        let mut bytes = vec![0; length as usize];
+        file.read_exact_at(&mut bytes, offset).map_err(FileError::at("read", &self.path))?;
         Ok(bytes)
     }
 
-    pub(crate) fn damaged(&self, place: &BlockPlace, Damaged(what): Damaged) -> ScanError {
-        ScanError::Damaged { path: self.path.clone(), offset: place.offset, what }
+    fn page(&self, file: &dyn DiskFile, place: &BlockPlace) -> Result<Arc<[u8]>, ScanError> {
+        let last = || self.last_page.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((page, bytes)) = &*last()
+            && *page == place.page
+        {
+            return Ok(Arc::clone(bytes));
+        }
+        let packed = self.read(file, place.page, place.page_bytes)?;
+        let bytes = index::unpack_exactly(&packed, place.page_raw as usize);
+        let bytes: Arc<[u8]> = bytes.map_err(|damaged| self.damaged(place, damaged))?.into();
+        *last() = Some((place.page, Arc::clone(&bytes)));
+        Ok(bytes)
+    }
+
+    /// The bytes of a block, handed to `use_it`.
+    fn with_block<T>(
+        &self,
+        file: &dyn DiskFile,
+        place: &BlockPlace,
+        use_it: impl FnOnce(&[u8]) -> Result<T, Damaged>,
+    ) -> Result<T, ScanError> {
+        let used = if place.page_raw == 0 {
+            use_it(&self.read(file, place.page + u64::from(place.at), place.length)?)
+        } else {
+            let (at, length) = (place.at as usize, place.length as usize);
+            // That the block lies in its page was checked when the index was read.
+            use_it(self.page(file, place)?.get(at..at + length).unwrap_or_default())
+        };
+        used.map_err(|damaged| self.damaged(place, damaged))
+    }
+
+    /// Unpacks a block of the `series`-th series: the fields that are wanted.
+    pub(crate) fn table(
+        &self,
+        file: &dyn DiskFile,
+        series: usize,
+        block: usize,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Result<Table, ScanError> {
+        let entry = &self.series[series];
+        let field = |column: u32| entry.fields.get(column as usize).copied().filter(|field| wanted(*field));
+        self.with_block(file, &entry.blocks[block], |bytes| match self.version {
+            1 => v1::block::decode(bytes, field),
+            _ => block::decode(bytes, field),
+        })
+    }
+
+    /// What a block knows of a field without unpacking it.
+    pub(crate) fn summary(
+        &self,
+        file: &dyn DiskFile,
+        series: usize,
+        block: usize,
+        field: u32,
+    ) -> Result<Option<crate::column::Summary>, ScanError> {
+        let entry = &self.series[series];
+        let place = entry.fields.iter().position(|known| *known == field);
+        let Some(place) = place.filter(|_| self.version > 1) else { return Ok(None) };
+        self.with_block(file, &entry.blocks[block], |bytes| block::summary_of(bytes, place as u32))
+    }
+
+    fn damaged(&self, place: &BlockPlace, Damaged(what): Damaged) -> ScanError {
+        ScanError::Damaged { path: self.path.clone(), offset: place.page + u64::from(place.at), what }
     }
 
     /// Removes the file once its last reader is gone.
@@ -111,164 +180,188 @@ impl Drop for Segment {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Relaxed) {
             // A file that stays is dropped by the next retention, or merged once more: harmless either way.
-            let _ = fs::remove_file(&self.path);
+            let _ = self.files.disk().remove(&self.path);
             if let Some(partition) = self.path.parent() {
                 // Fails, as it should, while other segments are in it.
-                let _ = fs::remove_dir(partition);
+                let _ = self.files.disk().remove_dir(partition);
             }
         }
-    }
-}
-
-/// A series to be written: its names, and its columns by number, name and type.
-#[derive(Debug)]
-pub(crate) struct SeriesNames {
-    pub(crate) id: SeriesId,
-    pub(crate) measurement: std::sync::Arc<str>,
-    pub(crate) tags: Box<[(Box<str>, Box<str>)]>,
-    pub(crate) columns: Vec<(u32, Box<str>, FieldType)>,
-}
-
-/// Each name once, by its number.
-#[derive(Debug, Default)]
-struct Names {
-    numbers: HashMap<Box<str>, u64>,
-    bytes: Vec<u8>,
-}
-
-impl Names {
-    fn number(&mut self, name: &str) -> u64 {
-        if let Some(number) = self.numbers.get(name) {
-            return *number;
-        }
-        let number = self.numbers.len() as u64;
-        self.numbers.insert(name.into(), number);
-        put_bytes(&mut self.bytes, name.as_bytes());
-        number
     }
 }
 
 /// Writes a segment under a temporary name; without [`SegmentWriter::finish`] nothing stays.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
+    files: Files,
     head: SegmentHead,
+    effort: Effort,
     path: PathBuf,
     temporary: PathBuf,
-    file: BufWriter<File>,
-    position: u64,
-    names: Names,
-    entries: Vec<u8>,
+    file: Arc<dyn DiskFile>,
+    /// What has not been handed to the kernel yet, and where it goes.
+    buffer: Vec<u8>,
+    written: u64,
+    page: Vec<u8>,
+    page_blocks: u32,
+    pages: Vec<Page>,
+    index: IndexWriter,
     series: Vec<SegmentSeries>,
+    /// Fields of the series before: mostly those of the next one too.
+    fields: Arc<[u32]>,
+    blocks: Vec<BlockPlace>,
+    /// Blocks whose page is not closed yet: series, and block in it.
+    open_blocks: Vec<(usize, usize)>,
 }
 
 impl SegmentWriter {
-    pub(crate) fn create(path: PathBuf, head: SegmentHead) -> Result<Self, FileError> {
+    pub(crate) fn create(
+        files: &Files,
+        path: PathBuf,
+        head: SegmentHead,
+        effort: Effort,
+    ) -> Result<Self, FileError> {
         if let Some(partition) = path.parent() {
-            create_dir_durably(partition)?;
+            files.create_dir_durably(partition)?;
         }
         let temporary = temporary(&path);
-        let file = File::create(&temporary).map_err(FileError::at("create", &temporary))?;
-        let (file, names, entries, series) = (BufWriter::new(file), Names::default(), Vec::new(), Vec::new());
-        let mut writer = Self { head, path, temporary, file, position: 0, names, entries, series };
-        let mut header = MAGIC.to_vec();
-        header.push(VERSION);
-        writer.put(&header)?;
-        Ok(writer)
+        let file = files.disk().create(&temporary, false).map_err(FileError::at("create", &temporary))?;
+        let mut buffer = MAGIC.to_vec();
+        buffer.push(VERSION);
+        Ok(Self {
+            files: files.clone(),
+            head,
+            effort,
+            path,
+            temporary,
+            file,
+            buffer,
+            written: 0,
+            page: Vec::new(),
+            page_blocks: 0,
+            pages: Vec::new(),
+            index: IndexWriter::default(),
+            series: Vec::new(),
+            fields: Arc::new([]),
+            blocks: Vec::new(),
+            open_blocks: Vec::new(),
+        })
     }
 
-    fn put(&mut self, bytes: &[u8]) -> Result<(), FileError> {
-        self.file.write_all(bytes).map_err(FileError::at("write", &self.temporary))?;
-        self.position += bytes.len() as u64;
+    fn position(&self) -> u64 {
+        self.written + self.buffer.len() as u64
+    }
+
+    fn write_out(&mut self, at_least: usize) -> Result<(), FileError> {
+        if self.buffer.len() >= at_least {
+            let written = self.file.write_all_at(&self.buffer, self.written);
+            written.map_err(FileError::at("write", &self.temporary))?;
+            self.written += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
         Ok(())
     }
 
-    /// Writes all rows of a series; `rows` must select the columns in the order of `names`. Fails where a row
-    /// could not be read or written: the segment is then of no use.
-    pub(crate) fn put_series(&mut self, names: &SeriesNames, mut rows: Merge) -> Result<(), ScanError> {
-        let mut builder = Builder::new(names.columns.iter().map(|(_, _, field_type)| *field_type).collect());
-        let mut blocks = Vec::new();
-        let mut row = vec![None; rows.width()];
-        while let Some(time) = rows.next(&mut row) {
-            builder.push(time, &mut row);
-            if builder.is_full() {
-                self.put_block(&mut builder, &mut blocks)?;
-            }
-        }
-        self.put_block(&mut builder, &mut blocks)?;
-        // A segment without the rows that could not be read must not take the place of the damaged one.
-        rows.into_fault().map_or(Ok(()), Err)?;
-        if !blocks.is_empty() {
-            self.put_entry(names, blocks);
+    /// Adds rows of a series, later than those it has in this segment so far. After the last ones,
+    /// [`SegmentWriter::end_series`].
+    pub(crate) fn put_rows(&mut self, names: &SeriesNames, table: &Table) -> Result<(), FileError> {
+        let place =
+            |field: u32| names.columns.iter().position(|(known, _, _)| *known == field).map(|at| at as u32);
+        let mut start = 0;
+        while start < table.times.len() {
+            let rows = block::rows_from(table, start);
+            let part;
+            let whole = if rows == table.times.len() {
+                table
+            } else {
+                part = table.slice(start, start + rows);
+                &part
+            };
+            let bytes = block::seal(whole, place, self.effort);
+            let Some((first, last)) = whole.span() else { break };
+            self.put_block(&bytes, rows as u32, first, last)?;
+            start += rows;
         }
         Ok(())
     }
 
-    fn put_block(&mut self, builder: &mut Builder, blocks: &mut Vec<BlockPlace>) -> Result<(), FileError> {
-        let Some((first, last, rows)) = builder.span() else { return Ok(()) };
-        let bytes = builder.seal();
-        let (offset, length) = (self.position, bytes.len() as u32);
-        self.put(&bytes)?;
-        blocks.push(BlockPlace { offset, length, rows: rows as u32, first, last });
-        Ok(())
+    fn put_block(&mut self, bytes: &[u8], rows: u32, first: i64, last: i64) -> Result<(), FileError> {
+        let (at, length) = (self.page.len() as u32, bytes.len() as u32);
+        self.page.extend_from_slice(bytes);
+        self.page_blocks += 1;
+        self.open_blocks.push((self.series.len(), self.blocks.len()));
+        self.blocks.push(BlockPlace { page: 0, page_bytes: 0, page_raw: 0, at, length, rows, first, last });
+        if self.page.len() >= PAGE_BYTES { self.close_page() } else { Ok(()) }
     }
 
-    fn put_entry(&mut self, names: &SeriesNames, blocks: Vec<BlockPlace>) {
-        let out = &mut self.entries;
-        put_varint(out, self.names.number(&names.measurement));
-        put_varint(out, names.tags.len() as u64);
-        for (key, value) in &names.tags {
-            put_varint(out, self.names.number(key));
-            put_varint(out, self.names.number(value));
+    /// Writes the page, packed if that is worth it, and tells its blocks where it is.
+    fn close_page(&mut self) -> Result<(), FileError> {
+        if self.page_blocks == 0 {
+            return Ok(());
         }
-        put_varint(out, names.columns.len() as u64);
-        for (_, name, field_type) in &names.columns {
-            put_varint(out, self.names.number(name));
-            out.push(type_code(*field_type));
+        let offset = self.position();
+        let packed = match self.effort {
+            Effort::Thorough => zstd::bulk::compress(&self.page, ZSTD_LEVEL).ok(),
+            Effort::Quick => None,
+        };
+        let (stored, raw) = match &packed {
+            Some(packed) => (packed, self.page.len() as u32),
+            None => (&self.page, 0),
+        };
+        let page = Page { stored: stored.len() as u32, raw, blocks: self.page_blocks };
+        self.buffer.extend_from_slice(stored);
+        for (series, block) in self.open_blocks.drain(..) {
+            let blocks = match self.series.get_mut(series) {
+                Some(series) => &mut series.blocks[..],
+                None => &mut self.blocks[..],
+            };
+            (blocks[block].page, blocks[block].page_bytes, blocks[block].page_raw) =
+                (offset, page.stored, raw);
         }
-        put_varint(out, blocks.len() as u64);
-        for block in &blocks {
-            put_varint(out, block.offset);
-            put_varint(out, u64::from(block.length));
-            put_varint(out, u64::from(block.rows));
-            put_zigzag(out, block.first);
-            put_varint(out, block.last.wrapping_sub(block.first).cast_unsigned());
+        self.pages.push(page);
+        self.page.clear();
+        self.page_blocks = 0;
+        self.write_out(WRITE_BYTES)
+    }
+
+    /// Closes a series whose rows have been put.
+    pub(crate) fn end_series(&mut self, names: &SeriesNames) {
+        if self.blocks.is_empty() {
+            return;
         }
-        let fields = names.columns.iter().map(|(number, _, _)| *number).collect();
-        self.series.push(SegmentSeries { id: names.id, fields, blocks: blocks.into() });
+        let blocks = std::mem::take(&mut self.blocks);
+        self.index.put(names, &blocks);
+        if !names.columns.iter().map(|(number, _, _)| number).eq(self.fields.iter()) {
+            self.fields = names.columns.iter().map(|(number, _, _)| *number).collect();
+        }
+        self.series.push(SegmentSeries {
+            id: names.id,
+            fields: Arc::clone(&self.fields),
+            blocks: blocks.into(),
+        });
     }
 
     /// Writes index and footer and gives the file its name. `None`, and no file, if there were no rows.
     pub(crate) fn finish(mut self) -> Result<Option<Segment>, FileError> {
-        if self.series.is_empty() {
+        if self.index.is_empty() {
             return Ok(None);
         }
-        let index = self.index();
-        let offset = self.position;
-        self.put(&index)?;
-        self.put(&footer(offset, &index))?;
-        self.file.flush().map_err(FileError::at("write", &self.temporary))?;
-        publish(self.file.get_ref(), &self.temporary, &self.path)?;
+        self.close_page()?;
+        let index = index::pack(&self.index.finish(self.head, &self.pages));
+        let offset = self.position();
+        self.buffer.extend_from_slice(&index);
+        self.buffer.extend_from_slice(&footer(offset, &index));
+        self.write_out(0)?;
+        self.files.publish(&*self.file, &self.temporary, &self.path)?;
         let series = std::mem::take(&mut self.series);
-        Ok(Some(Segment::new(self.head, self.path.clone(), self.position, series)))
-    }
-
-    fn index(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        put_varint(&mut out, self.head.number);
-        put_zigzag(&mut out, self.head.start_s);
-        put_varint(&mut out, self.head.length_s);
-        put_varint(&mut out, self.names.numbers.len() as u64);
-        out.extend_from_slice(&self.names.bytes);
-        put_varint(&mut out, self.series.len() as u64);
-        out.extend_from_slice(&self.entries);
-        out
+        let place = (self.path.clone(), self.written);
+        Ok(Some(Segment::new(&self.files, (self.head, VERSION), place, series)))
     }
 }
 
 impl Drop for SegmentWriter {
     fn drop(&mut self) {
         // After `finish` there is nothing of that name any more; after an error it must not stay.
-        let _ = fs::remove_file(&self.temporary);
+        let _ = self.files.disk().remove(&self.temporary);
     }
 }
 
@@ -305,29 +398,21 @@ impl From<FileError> for IndexError {
 #[derive(Debug)]
 pub(crate) struct IndexBytes {
     bytes: Vec<u8>,
+    pub(crate) version: u8,
     /// Where blocks end and the index begins.
     offset: u64,
     pub(crate) file_bytes: u64,
 }
 
-/// An entry of the index, names borrowed from it.
-#[derive(Debug)]
-pub(crate) struct IndexEntry<'a> {
-    pub(crate) measurement: &'a str,
-    pub(crate) tags: Vec<(Box<str>, Box<str>)>,
-    pub(crate) columns: Vec<(&'a str, FieldType)>,
-    pub(crate) blocks: Box<[BlockPlace]>,
-}
-
 impl IndexBytes {
-    pub(crate) fn read(path: &Path) -> Result<Self, IndexError> {
-        let file = File::open(path).map_err(FileError::at("open", path))?;
-        let file_bytes = file.metadata().map_err(FileError::at("read", path))?.len();
+    pub(crate) fn read(files: &Files, path: &Path) -> Result<Self, IndexError> {
+        let file = files.disk().open(path).map_err(FileError::at("open", path))?;
+        let file_bytes = file.len().map_err(FileError::at("read", path))?;
         let body = file_bytes.checked_sub(FOOTER_BYTES as u64).filter(|body| *body >= HEADER_BYTES as u64);
         let body = body.ok_or(Damaged("a segment shorter than header and footer"))?;
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(FileError::at("read", path))?;
-        check_header(&header)?;
+        let version = check_header(&header)?;
         let mut footer = [0; FOOTER_BYTES];
         file.read_exact_at(&mut footer, body).map_err(FileError::at("read", path))?;
         let (offset, length, checksum) = parse_footer(&footer, body)?;
@@ -336,52 +421,21 @@ impl IndexBytes {
         if crc32fast::hash(&bytes) != checksum {
             return Err(Damaged("an index whose checksum differs").into());
         }
-        Ok(Self { bytes, offset, file_bytes })
+        let bytes = if version == 1 { bytes } else { index::unpack(&bytes)? };
+        Ok(Self { bytes, version, offset, file_bytes })
     }
 
-    pub(crate) fn parse(&self) -> Result<(SegmentHead, Vec<IndexEntry<'_>>), Damaged> {
-        let mut reader = Reader::new(&self.bytes);
-        let number = reader.varint()?;
-        let head = SegmentHead { number, start_s: reader.zigzag()?, length_s: reader.varint()? };
-        let names = (0..reader.count()?).map(|_| reader.text()).collect::<Result<Vec<_>, _>>()?;
-        let count = reader.count()?;
-        let entries = (0..count).map(|_| self.entry(&mut reader, &names)).collect::<Result<_, _>>()?;
-        Ok((head, entries))
-    }
-
-    fn entry<'a>(&self, reader: &mut Reader<'a>, names: &[&'a str]) -> Result<IndexEntry<'a>, Damaged> {
-        let name = |reader: &mut Reader<'a>| {
-            names.get(reader.varint()? as usize).copied().ok_or(Damaged("a name that is missing"))
-        };
-        let measurement = name(reader)?;
-        let tags = (0..reader.count()?)
-            .map(|_| Ok((name(reader)?.into(), name(reader)?.into())))
-            .collect::<Result<Vec<(Box<str>, Box<str>)>, Damaged>>()?;
-        let columns = (0..reader.count()?)
-            .map(|_| Ok((name(reader)?, type_of_code(reader.u8()?)?)))
-            .collect::<Result<_, Damaged>>()?;
-        let blocks = (0..reader.count()?).map(|_| self.block(reader)).collect::<Result<_, Damaged>>()?;
-        Ok(IndexEntry { measurement, tags, columns, blocks })
-    }
-
-    fn block(&self, reader: &mut Reader<'_>) -> Result<BlockPlace, Damaged> {
-        let (offset, length, rows) = (reader.varint()?, reader.varint_u32()?, reader.varint_u32()?);
-        let first = reader.zigzag()?;
-        let last = first.wrapping_add(reader.varint()?.cast_signed());
-        let inside = offset.checked_add(u64::from(length)).is_some_and(|end| end <= self.offset);
-        if !inside || rows == 0 || rows > MAX_ROWS as u32 || last < first {
-            return Err(Damaged("a block out of place"));
-        }
-        Ok(BlockPlace { offset, length, rows, first, last })
+    pub(crate) fn parse(&self) -> Result<index::Index<'_>, Damaged> {
+        index::parse(&self.bytes, self.version, HEADER_BYTES as u64, self.offset)
     }
 }
 
-fn check_header(header: &[u8; HEADER_BYTES]) -> Result<(), IndexError> {
+fn check_header(header: &[u8; HEADER_BYTES]) -> Result<u8, IndexError> {
     let version = header[HEADER_BYTES - 1];
     if !header.starts_with(MAGIC) || version == 0 {
         return Err(Damaged("not a segment").into());
     }
-    if version > VERSION { Err(IndexError::Newer(version)) } else { Ok(()) }
+    if version > VERSION { Err(IndexError::Newer(version)) } else { Ok(version) }
 }
 
 fn parse_footer(footer: &[u8; FOOTER_BYTES], body: u64) -> Result<(u64, usize, u32), Damaged> {
@@ -390,5 +444,9 @@ fn parse_footer(footer: &[u8; FOOTER_BYTES], body: u64) -> Result<(u64, usize, u
     if reader.take(END.len())? != END || offset.checked_add(length) != Some(body) {
         return Err(Damaged("a footer that does not fit the file"));
     }
-    Ok((offset, length as usize, checksum))
+    if offset < HEADER_BYTES as u64 {
+        return Err(Damaged("an index inside the header"));
+    }
+    let length = usize::try_from(length).map_err(|_| Damaged("an index too long for this machine"))?;
+    Ok((offset, length, checksum))
 }

@@ -41,16 +41,15 @@ impl State {
         let Some(database) = self.databases.get_mut(name) else { return };
         let mut present: HashMap<SeriesId, BTreeSet<u32>> = HashMap::new();
         for series in database.partitions.values().flatten().flat_map(|segment| segment.series()) {
-            present.entry(series.id).or_default().extend(&series.fields);
+            present.entry(series.id).or_default().extend(series.fields.iter().copied());
         }
         database.spans = database.partitions.keys().copied().collect();
         for head in [Some(&self.head), self.frozen.as_deref()].into_iter().flatten() {
-            for (id, chunk) in head.chunks().filter(|(id, _)| database.catalog.get(*id).is_some()) {
-                let rows = chunk.order(i64::MIN, i64::MAX);
-                present.entry(id).or_default().extend(chunk.fields_in(&rows));
-                database
-                    .spans
-                    .extend(chunk.times().iter().map(|time| partition_of(*time, partition_seconds)));
+            for id in head.ids().filter(|id| database.catalog.get(*id).is_some()) {
+                present.entry(id).or_default().extend(head.fields(id));
+                // What is in memory was read or written before; if it cannot be read, its span is not shown.
+                let times = head.table(id, |_| false).unwrap_or_default().times;
+                database.spans.extend(times.iter().map(|time| partition_of(*time, partition_seconds)));
             }
         }
         database.catalog.retain(&present);

@@ -8,16 +8,17 @@
 //! `sync` stands apart: it is held only while looking at its counters.
 
 use crate::append::Writer;
+use crate::disk::{Disk, Lock, OsDisk};
 use crate::error::{CreateDatabaseError, FileError, MaintainError, OpenError};
-use crate::files::{Files, MAX_DATABASE_NAME, create_dir_durably, database_name_is_usable};
+use crate::files::{Files, MAX_DATABASE_NAME, database_name_is_usable};
 use crate::options::{Durability, Options};
 use crate::recovery::{self, Recovery};
 use crate::retention::DroppedPartition;
 use crate::state::{Database, State};
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use uni_wire::Timestamp;
 
@@ -32,24 +33,43 @@ pub struct Store {
     pub(crate) partition_seconds: i64,
     pub(crate) counters: Counters,
     recovery: Recovery,
+    /// Held while segments are merged; taken before all other locks.
+    merging: Mutex<()>,
+    /// Segments with a damaged block: never merged.
+    unmergeable: Mutex<BTreeSet<u64>>,
     maintenance: Mutex<Maintenance>,
     writer: Mutex<Writer>,
     state: RwLock<State>,
     sync: Mutex<SyncState>,
     synced: Condvar,
     /// Held for its lock: the folder belongs to this process as long as the store lives.
-    _lock: File,
+    _lock: Box<dyn Lock>,
 }
 
 /// What only the one who maintains needs.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
     /// The number that the next segment gets.
-    pub(crate) next_segment: u64,
+    next_segment: u64,
     /// Logs whose rows are frozen: to be removed after the frozen rows are in segments.
     pub(crate) frozen_logs: Vec<PathBuf>,
     last_sync: Option<Timestamp>,
+    /// How much had been appended when it was looked at last, and since when it has been so.
+    rest: Option<(u64, Timestamp)>,
 }
+
+impl Maintenance {
+    pub(crate) const fn take_number(&mut self) -> u64 {
+        let number = self.next_segment;
+        self.next_segment += 1;
+        number
+    }
+}
+
+/// A store to which nothing was appended for this long is packed and merged as if the day were over.
+const REST: Duration = Duration::from_secs(15);
+/// A partition that ended longer ago than this is merged into one segment.
+pub(crate) const SETTLED_SECONDS: i64 = 3600;
 
 #[derive(Debug, Default)]
 struct SyncState {
@@ -115,24 +135,43 @@ impl Store {
     /// [`OpenError`]: the folder is in use, not a store, of a newer format, or the file system refuses. Damaged
     /// files are no error: they are set aside and reported.
     pub fn open(dir: &Path, options: Options, now: Timestamp) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(OsDisk), dir, options, now)
+    }
+
+    /// As [`Store::open`], on another file system than that of this machine.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: Options,
+        now: Timestamp,
+    ) -> Result<Self, OpenError> {
         if let Some(fault) = options.fault() {
             return Err(OpenError::Option(fault));
         }
-        let files = Files::create(dir)?;
+        let files = Files::create(disk, dir)?;
         let lock = files.lock()?;
         let partition_seconds = files.partition_seconds(options.partition_seconds)?.cast_signed();
         let recovered = recovery::recover(&files, partition_seconds, options.retention, now)?;
         let counters = Counters::default();
         counters.frozen_log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
         let writer = Writer::create(&files, recovered.next_log, recovered.logs, recovered.log_bytes)?;
-        let maintenance =
-            Maintenance { next_segment: recovered.next_segment, frozen_logs: Vec::new(), last_sync: None };
+        let maintenance = Maintenance {
+            next_segment: recovered.next_segment,
+            frozen_logs: Vec::new(),
+            last_sync: None,
+            rest: None,
+        };
         let store = Self {
             files,
             options,
             partition_seconds,
             counters,
             recovery: recovered.report,
+            merging: Mutex::default(),
+            unmergeable: Mutex::default(),
             maintenance: Mutex::new(maintenance),
             writer: Mutex::new(writer),
             state: RwLock::new(recovered.state),
@@ -167,7 +206,7 @@ impl Store {
         if self.read_state().databases.len() >= MAX_DATABASES {
             return Err(CreateDatabaseError::Limit { max: MAX_DATABASES });
         }
-        create_dir_durably(&self.files.database_dir(name))?;
+        self.files.create_dir_durably(&self.files.database_dir(name))?;
         self.write_state().databases.insert(name.to_owned(), Database::default());
         Ok(())
     }
@@ -216,7 +255,7 @@ impl Store {
             let mut writer = self.lock_writer();
             (writer.wal.take_unsynced(), writer.wal.written(), writer.wal.path().to_path_buf())
         };
-        files.iter().try_for_each(|file| file.sync_data()).map_err(|source| {
+        files.iter().try_for_each(|file| file.sync()).map_err(|source| {
             // The kernel may have dropped what it could not write: nothing may be acknowledged any more.
             self.lock_writer().broken = true;
             FileError { step: "sync", path, source }
@@ -236,7 +275,9 @@ impl Store {
     /// [`MaintainError`], at the first step that fails; the next call tries again.
     pub fn maintain(&self, now: Timestamp) -> Result<Maintained, MaintainError> {
         let mut done = Maintained::default();
-        if self.lock_writer().unflushed_bytes() >= self.options.wal_flush_bytes {
+        let unflushed = self.lock_writer().unflushed_bytes();
+        let rests = self.note_rest(now) && self.lock_writer().has_rows();
+        if unflushed >= self.options.wal_flush_bytes || rests {
             self.flush()?;
             done.flushed = true;
         }
@@ -248,8 +289,37 @@ impl Store {
         Ok(done)
     }
 
+    /// Looks whether something was appended since the last look; true if nothing was for [`REST`].
+    fn note_rest(&self, now: Timestamp) -> bool {
+        let appended = self.counters.appended.load(Ordering::Relaxed);
+        let mut maintenance = self.lock_maintenance();
+        match maintenance.rest {
+            Some((then, since)) if then == appended => {
+                now.nanos().saturating_sub(since.nanos()) >= nanos(REST)
+            }
+            _ => {
+                maintenance.rest = Some((appended, now));
+                false
+            }
+        }
+    }
+
+    /// Whether nothing was appended for a while, as far as [`Store::maintain`] has seen.
+    pub(crate) fn is_at_rest(&self, now: Timestamp) -> bool {
+        let appended = self.counters.appended.load(Ordering::Relaxed);
+        let rest = self.lock_maintenance().rest;
+        rest.is_some_and(|(then, since)| {
+            then == appended && now.nanos().saturating_sub(since.nanos()) >= nanos(REST)
+        })
+    }
+
     fn sync_is_due(&self, now: Timestamp) -> bool {
-        let Durability::Interval(interval) = self.options.durability else { return false };
+        let interval = match self.options.durability {
+            Durability::Interval(interval) => interval,
+            // For points that nobody waits for, as those of a stream without acknowledgement.
+            Durability::Always => Duration::from_secs(1),
+            Durability::Never => return false,
+        };
         let mut maintenance = self.lock_maintenance();
         let passed = maintenance.last_sync.map(|last| now.nanos().saturating_sub(last.nanos()));
         // A clock that was set back counts as time passed: syncing once too often is the cheaper mistake.
@@ -279,6 +349,14 @@ impl Store {
             rejected_total: counter(&self.counters.rejected),
             damaged_reads_total: counter(&self.counters.damaged_reads),
         }
+    }
+
+    pub(crate) fn lock_merging(&self) -> MutexGuard<'_, ()> {
+        unpoisoned(self.merging.lock())
+    }
+
+    pub(crate) fn lock_unmergeable(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        unpoisoned(self.unmergeable.lock())
     }
 
     pub(crate) fn lock_maintenance(&self) -> MutexGuard<'_, Maintenance> {

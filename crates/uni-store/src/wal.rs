@@ -5,109 +5,120 @@
 
 use crate::bytes::{Damaged, Reader, put_bytes, put_varint, put_zigzag};
 use crate::catalog::Tags;
+use crate::disk::DiskFile;
 use crate::error::FileError;
-use crate::files::{Files, sync_dir};
+use crate::files::Files;
 use crate::point::TagList;
-use crate::row::{type_code, type_of_code};
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Read};
-use std::os::unix::fs::FileExt;
+use crate::row::Shape;
+use crate::types::{type_code, type_of_code};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use uni_wire::FieldType;
 
 const MAGIC: &[u8; 7] = b"UNIWAL\0";
 /// The version of logs that this program writes, and the newest that it reads.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 8;
 /// Length and checksum before each payload.
 const FRAME_HEADER_BYTES: usize = 8;
 /// Most bytes of a payload that is read; what is written stays below (a full frame and one largest point).
-const MAX_PAYLOAD: usize = 8 << 20;
+const MAX_PAYLOAD: usize = 64 << 20;
 
 const MEASUREMENT: u8 = 1;
 const FIELD: u8 = 2;
 const SERIES: u8 = 3;
-const ROW: u8 = 4;
+const ROW_V1: u8 = 4;
 const DROP: u8 = 5;
+const SHAPE: u8 = 6;
 
 /// A frame being filled: one write to the file, whole or not at all.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Frame {
-    /// Begins with room for the frame's header.
-    bytes: Vec<u8>,
-    /// Times are written as the difference from the row before in the same frame.
-    last_time: i64,
-}
-
-impl Default for Frame {
-    fn default() -> Self {
-        Self { bytes: vec![0; FRAME_HEADER_BYTES], last_time: 0 }
-    }
+    entries: Vec<u8>,
+    rows: Vec<u8>,
+    /// Series are written as the difference from the row before in the same frame.
+    last_series: u64,
+    sealed: Vec<u8>,
 }
 
 impl Frame {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.len() == FRAME_HEADER_BYTES
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.rows.is_empty()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+    pub(crate) const fn len(&self) -> usize {
+        self.entries.len() + self.rows.len()
     }
 
     pub(crate) fn clear(&mut self) {
-        self.bytes.truncate(FRAME_HEADER_BYTES);
-        // One large batch must not hold its memory for ever.
-        self.bytes.shrink_to(64 << 10);
-        self.last_time = 0;
+        for part in [&mut self.entries, &mut self.rows, &mut self.sealed] {
+            part.clear();
+            // One large batch must not hold its memory for ever.
+            part.shrink_to(256 << 10);
+        }
+        self.last_series = 0;
     }
 
     pub(crate) fn define_measurement(&mut self, number: u32, database: &str, name: &str) {
-        self.bytes.push(MEASUREMENT);
-        put_varint(&mut self.bytes, u64::from(number));
-        put_bytes(&mut self.bytes, database.as_bytes());
-        put_bytes(&mut self.bytes, name.as_bytes());
+        self.entries.push(MEASUREMENT);
+        put_varint(&mut self.entries, u64::from(number));
+        put_bytes(&mut self.entries, database.as_bytes());
+        put_bytes(&mut self.entries, name.as_bytes());
     }
 
     pub(crate) fn define_field(&mut self, measurement: u32, number: u32, field_type: FieldType, name: &str) {
-        self.bytes.push(FIELD);
-        put_varint(&mut self.bytes, u64::from(measurement));
-        put_varint(&mut self.bytes, u64::from(number));
-        self.bytes.push(type_code(field_type));
-        put_bytes(&mut self.bytes, name.as_bytes());
+        self.entries.push(FIELD);
+        put_varint(&mut self.entries, u64::from(measurement));
+        put_varint(&mut self.entries, u64::from(number));
+        self.entries.push(type_code(field_type));
+        put_bytes(&mut self.entries, name.as_bytes());
     }
 
     pub(crate) fn define_series(&mut self, number: u64, measurement: u32, tags: &Tags) {
-        self.bytes.push(SERIES);
-        put_varint(&mut self.bytes, number);
-        put_varint(&mut self.bytes, u64::from(measurement));
-        put_varint(&mut self.bytes, tags.len() as u64);
+        self.entries.push(SERIES);
+        put_varint(&mut self.entries, number);
+        put_varint(&mut self.entries, u64::from(measurement));
+        put_varint(&mut self.entries, tags.len() as u64);
         for (key, value) in tags {
-            put_bytes(&mut self.bytes, key.as_bytes());
-            put_bytes(&mut self.bytes, value.as_bytes());
+            put_bytes(&mut self.entries, key.as_bytes());
+            put_bytes(&mut self.entries, value.as_bytes());
         }
     }
 
-    pub(crate) fn put_row(&mut self, series: u64, time: i64, row: &[u8]) {
-        self.bytes.push(ROW);
-        put_varint(&mut self.bytes, series);
-        put_zigzag(&mut self.bytes, time.wrapping_sub(self.last_time));
-        put_bytes(&mut self.bytes, row);
-        self.last_time = time;
+    pub(crate) fn define_shape(&mut self, number: u32, shape: &Shape) {
+        self.entries.push(SHAPE);
+        put_varint(&mut self.entries, u64::from(number));
+        put_varint(&mut self.entries, u64::from(shape.measurement));
+        put_varint(&mut self.entries, shape.fields.len() as u64);
+        for (field, _) in &shape.fields {
+            put_varint(&mut self.entries, u64::from(*field));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn put_row(&mut self, series: u64, row: &[u8]) {
+        put_zigzag(&mut self.rows, series.wrapping_sub(self.last_series).cast_signed());
+        put_bytes(&mut self.rows, row);
+        self.last_series = series;
     }
 
     pub(crate) fn put_drop(&mut self, database: &str, before: i64) {
-        self.bytes.push(DROP);
-        put_bytes(&mut self.bytes, database.as_bytes());
-        put_zigzag(&mut self.bytes, before);
+        self.entries.push(DROP);
+        put_bytes(&mut self.entries, database.as_bytes());
+        put_zigzag(&mut self.entries, before);
     }
 
     fn seal(&mut self) -> &[u8] {
-        let payload = &self.bytes[FRAME_HEADER_BYTES..];
+        let out = &mut self.sealed;
+        out.clear();
+        out.resize(FRAME_HEADER_BYTES, 0);
+        put_bytes(out, &self.entries);
+        out.extend_from_slice(&self.rows);
+        let payload = &out[FRAME_HEADER_BYTES..];
         let (length, checksum) = (payload.len() as u32, crc32fast::hash(payload));
-        self.bytes[..4].copy_from_slice(&length.to_le_bytes());
-        self.bytes[4..FRAME_HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
-        &self.bytes
+        out[..4].copy_from_slice(&length.to_le_bytes());
+        out[4..FRAME_HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
+        out
     }
 }
 
@@ -120,13 +131,39 @@ pub(crate) enum Entry<'a> {
     Field { measurement: u32, number: u32, field_type: FieldType, name: &'a str },
     /// From here on `number` means this series.
     Series { number: u64, measurement: u32, tags: TagList },
-    /// A row, in the form of `row`.
-    Row { series: u64, time: i64, row: &'a [u8] },
+    /// From here on `number` means rows of these fields.
+    Shape { number: u32, measurement: u32, fields: Vec<u32> },
+    /// A row of version 1, in the form of `v1::row`.
+    RowV1 { series: u64, time: i64, row: &'a [u8] },
     /// Retention dropped what the log had of this database before this time.
     Drop { database: &'a str, before: i64 },
 }
 
-/// Takes a payload apart.
+/// The rows of a payload: for each its series and its bytes.
+#[derive(Debug)]
+pub(crate) struct RowEntries<'a> {
+    reader: Reader<'a>,
+    last_series: u64,
+}
+
+impl<'a> RowEntries<'a> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, &'a [u8])>, Damaged> {
+        if self.reader.is_empty() {
+            return Ok(None);
+        }
+        self.last_series = self.last_series.wrapping_add(self.reader.zigzag()?.cast_unsigned());
+        Ok(Some((self.last_series, self.reader.bytes()?)))
+    }
+}
+
+/// The two parts of a payload of version 2.
+pub(crate) fn parts(payload: &[u8]) -> Result<(Entries<'_>, RowEntries<'_>), Damaged> {
+    let mut reader = Reader::new(payload);
+    let entries = Entries::of(reader.bytes()?);
+    Ok((entries, RowEntries { reader, last_series: 0 }))
+}
+
+/// Takes the entries of a payload apart.
 #[derive(Debug)]
 pub(crate) struct Entries<'a> {
     reader: Reader<'a>,
@@ -159,10 +196,15 @@ impl<'a> Entries<'a> {
                 let (number, measurement) = (reader.varint()?, reader.varint_u32()?);
                 Entry::Series { number, measurement, tags: tags(reader)? }
             }
-            ROW => {
+            ROW_V1 => {
                 let series = reader.varint()?;
                 self.last_time = self.last_time.wrapping_add(reader.zigzag()?);
-                Entry::Row { series, time: self.last_time, row: reader.bytes()? }
+                Entry::RowV1 { series, time: self.last_time, row: reader.bytes()? }
+            }
+            SHAPE => {
+                let (number, measurement) = (reader.varint_u32()?, reader.varint_u32()?);
+                let fields = (0..reader.count()?).map(|_| reader.varint_u32()).collect::<Result<_, _>>()?;
+                Entry::Shape { number, measurement, fields }
             }
             DROP => Entry::Drop { database: reader.text()?, before: reader.zigzag()? },
             _ => return Err(Damaged("an unknown kind of entry")),
@@ -178,13 +220,13 @@ fn tags(reader: &mut Reader<'_>) -> Result<TagList, Damaged> {
 /// The log file that is being written.
 #[derive(Debug)]
 pub(crate) struct Wal {
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     number: u64,
     path: PathBuf,
     /// End of the last whole frame.
     offset: u64,
     /// Files before this one that may hold bytes which are not on the disk yet.
-    unsynced: Vec<Arc<File>>,
+    unsynced: Vec<Arc<dyn DiskFile>>,
     /// Bytes written by this process, to all files: what a sync has to reach.
     written: u64,
 }
@@ -193,15 +235,14 @@ impl Wal {
     pub(crate) fn create(files: &Files, number: u64) -> Result<Self, FileError> {
         let path = files.wal(number);
         // Never an existing file: it would be a log that was not replayed.
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = file.map_err(FileError::at("create", &path))?;
-        let begun = begin(&file, &path).and_then(|()| sync_dir(&files.wal_dir()));
+        let file = files.disk().create(&path, true).map_err(FileError::at("create", &path))?;
+        let begun = begin(&*file, &path).and_then(|()| files.sync_dir(&files.wal_dir()));
         begun.inspect_err(|_| {
             // The next attempt will want the same name.
-            let _ = std::fs::remove_file(&path);
+            let _ = files.disk().remove(&path);
         })?;
         let offset = HEADER_BYTES as u64;
-        Ok(Self { file: Arc::new(file), number, path, offset, unsynced: Vec::new(), written: 0 })
+        Ok(Self { file, number, path, offset, unsynced: Vec::new(), written: 0 })
     }
 
     /// Goes on in a new file; returns the old one's path.
@@ -242,7 +283,7 @@ impl Wal {
     }
 
     /// The files to sync so that everything up to [`Wal::written`] is on the disk.
-    pub(crate) fn take_unsynced(&mut self) -> Vec<Arc<File>> {
+    pub(crate) fn take_unsynced(&mut self) -> Vec<Arc<dyn DiskFile>> {
         let mut files = std::mem::take(&mut self.unsynced);
         files.push(Arc::clone(&self.file));
         files
@@ -254,12 +295,12 @@ impl Wal {
 
     /// Puts another file in the place of the current one, so that tests can make it fail.
     #[cfg(test)]
-    pub(crate) fn swap_file(&mut self, file: Arc<File>) -> Arc<File> {
+    pub(crate) fn swap_file(&mut self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         std::mem::replace(&mut self.file, file)
     }
 }
 
-fn begin(file: &File, path: &Path) -> Result<(), FileError> {
+fn begin(file: &dyn DiskFile, path: &Path) -> Result<(), FileError> {
     let mut header = MAGIC.to_vec();
     header.push(VERSION);
     file.write_all_at(&header, 0).map_err(FileError::at("write", path))
@@ -268,7 +309,8 @@ fn begin(file: &File, path: &Path) -> Result<(), FileError> {
 /// How a log file begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Beginning {
-    Good,
+    /// A log of this version.
+    Good(u8),
     /// Shorter than a header: the process died while making it.
     Torn,
     Damaged,
@@ -284,29 +326,34 @@ pub(crate) enum Next<'a> {
     Damaged,
 }
 
-/// Reads a log file frame by frame, so that a restart needs memory for one frame only.
+/// Reads a log file frame by frame, so that a restart needs memory for one window of it only.
 #[derive(Debug)]
 pub(crate) struct LogReader {
-    file: BufReader<File>,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
     offset: u64,
     length: u64,
-    payload: Vec<u8>,
+    /// Bytes of the file from `window_at` on.
+    window: Vec<u8>,
+    window_at: u64,
 }
 
+/// Read at once: large enough that the system calls cost nothing.
+const WINDOW_BYTES: usize = 4 << 20;
+
 impl LogReader {
-    pub(crate) fn open(path: &Path) -> Result<(Self, Beginning), FileError> {
-        let mut file = File::open(path).map_err(FileError::at("open", path))?;
-        let length = file.metadata().map_err(FileError::at("read", path))?.len();
+    pub(crate) fn open(files: &Files, path: &Path) -> Result<(Self, Beginning), FileError> {
+        let file = files.disk().open(path).map_err(FileError::at("open", path))?;
+        let length = file.len().map_err(FileError::at("read", path))?;
         let mut header = [0; HEADER_BYTES];
         let beginning = if length < HEADER_BYTES as u64 {
             Beginning::Torn
         } else {
-            file.read_exact(&mut header).map_err(FileError::at("read", path))?;
+            file.read_exact_at(&mut header, 0).map_err(FileError::at("read", path))?;
             beginning(&header)
         };
-        let (file, path, payload) = (BufReader::new(file), path.to_path_buf(), Vec::new());
-        Ok((Self { file, path, offset: HEADER_BYTES as u64, length, payload }, beginning))
+        let (path, offset) = (path.to_path_buf(), HEADER_BYTES as u64);
+        Ok((Self { file, path, offset, length, window: Vec::new(), window_at: 0 }, beginning))
     }
 
     /// End of the last whole frame that was read.
@@ -319,6 +366,21 @@ impl LogReader {
         self.length
     }
 
+    /// Makes sure that `count` bytes from the offset on are in the window; the caller has checked that there are so
+    /// many. Returns where in the window they are.
+    fn fill(&mut self, count: usize) -> Result<usize, FileError> {
+        let inside = self.offset >= self.window_at
+            && self.offset + count as u64 <= self.window_at + self.window.len() as u64;
+        if !inside {
+            let left = (self.length - self.offset) as usize;
+            self.window.resize(left.min(WINDOW_BYTES.max(count)), 0);
+            self.window_at = self.offset;
+            let read = self.file.read_exact_at(&mut self.window, self.offset);
+            read.map_err(FileError::at("read", &self.path))?;
+        }
+        Ok((self.offset - self.window_at) as usize)
+    }
+
     pub(crate) fn next(&mut self) -> Result<Next<'_>, FileError> {
         let left = self.length - self.offset;
         if left == 0 {
@@ -327,21 +389,20 @@ impl LogReader {
         if left < FRAME_HEADER_BYTES as u64 {
             return Ok(Next::Damaged);
         }
-        let mut header = [0; FRAME_HEADER_BYTES];
-        self.file.read_exact(&mut header).map_err(FileError::at("read", &self.path))?;
-        let mut fields = Reader::new(&header);
+        let at = self.fill(FRAME_HEADER_BYTES)?;
+        let mut fields = Reader::new(&self.window[at..at + FRAME_HEADER_BYTES]);
         let (Ok(length), Ok(checksum)) = (fields.u32(), fields.u32()) else { return Ok(Next::Damaged) };
-        let length = length as usize;
-        if length == 0 || length > MAX_PAYLOAD || (length + FRAME_HEADER_BYTES) as u64 > left {
+        let whole = length as usize + FRAME_HEADER_BYTES;
+        if length == 0 || length as usize > MAX_PAYLOAD || whole as u64 > left {
             return Ok(Next::Damaged);
         }
-        self.payload.resize(length, 0);
-        self.file.read_exact(&mut self.payload).map_err(FileError::at("read", &self.path))?;
-        if crc32fast::hash(&self.payload) != checksum {
+        let at = self.fill(whole)?;
+        let payload = &self.window[at + FRAME_HEADER_BYTES..at + whole];
+        if crc32fast::hash(payload) != checksum {
             return Ok(Next::Damaged);
         }
-        self.offset += (length + FRAME_HEADER_BYTES) as u64;
-        Ok(Next::Payload(&self.payload))
+        self.offset += whole as u64;
+        Ok(Next::Payload(payload))
     }
 }
 
@@ -350,7 +411,7 @@ fn beginning(header: &[u8; HEADER_BYTES]) -> Beginning {
         _ if !header.starts_with(MAGIC) => Beginning::Damaged,
         0 => Beginning::Damaged,
         version if version > VERSION => Beginning::Newer(version),
-        _ => Beginning::Good,
+        version => Beginning::Good(version),
     }
 }
 
@@ -360,28 +421,32 @@ mod test {
     use proptest::prelude::*;
 
     #[test]
-    fn entries_are_read_back() {
+    fn entries_and_rows_are_read_back() {
         let mut frame = Frame::default();
         let tags: TagList = vec![("vm".into(), "a".into())];
         frame.define_measurement(3, "uni", "memory");
         frame.define_field(3, 1, FieldType::Boolean, "ok");
         frame.define_series(9, 3, &tags);
-        frame.put_row(9, i64::MAX, b"row");
-        frame.put_row(9, i64::MIN, b"");
+        frame.define_shape(2, &Shape::new(3, [(1, FieldType::Boolean)].into()));
+        frame.put_row(9, b"row");
+        frame.put_row(u64::MAX, b"");
         frame.put_drop("uni", -5);
-        let mut entries = Entries::of(&frame.bytes[FRAME_HEADER_BYTES..]);
+        let sealed = frame.seal().to_vec();
+        let (mut entries, mut rows) = parts(&sealed[FRAME_HEADER_BYTES..]).unwrap();
         let expected = [
             Entry::Measurement { number: 3, database: "uni", name: "memory" },
             Entry::Field { measurement: 3, number: 1, field_type: FieldType::Boolean, name: "ok" },
             Entry::Series { number: 9, measurement: 3, tags },
-            Entry::Row { series: 9, time: i64::MAX, row: b"row" },
-            Entry::Row { series: 9, time: i64::MIN, row: b"" },
+            Entry::Shape { number: 2, measurement: 3, fields: vec![1] },
             Entry::Drop { database: "uni", before: -5 },
         ];
         for entry in expected {
             assert_eq!(entries.next(), Ok(Some(entry)));
         }
         assert_eq!(entries.next(), Ok(None));
+        assert_eq!(rows.next(), Ok(Some((9, &b"row"[..]))));
+        assert_eq!(rows.next(), Ok(Some((u64::MAX, &b""[..]))));
+        assert_eq!(rows.next(), Ok(None));
     }
 
     proptest! {
@@ -389,6 +454,10 @@ mod test {
         fn any_payload_is_taken_apart_without_panic(bytes: Vec<u8>) {
             let mut entries = Entries::of(&bytes);
             while let Ok(Some(_)) = entries.next() {}
+            if let Ok((mut entries, mut rows)) = parts(&bytes) {
+                while let Ok(Some(_)) = entries.next() {}
+                while let Ok(Some(_)) = rows.next() {}
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::fs::{FlockOperation, flock};
@@ -38,6 +38,10 @@ use crate::{clock, messages, sampler};
 
 /// How often the store is looked after: packed, synced, old partitions dropped.
 const UPKEEP: Duration = Duration::from_secs(1);
+/// Merging works so long at most before it rests as long.
+const MERGE_SLICE: Duration = Duration::from_millis(20);
+/// After a merge failed, it is tried again.
+const MERGE_RETRY: Duration = Duration::from_mins(1);
 /// How often `--fsync interval` syncs.
 const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Open files asked for; the hard limit may be lower.
@@ -200,7 +204,8 @@ async fn serve(
     tasks.spawn(metrics::poll_vms(Arc::clone(&polled), Arc::clone(&manager)));
     tasks.spawn(metrics::poll_host(polled, Arc::clone(&storage)));
     tasks.spawn(control::serve(control_listener, control));
-    tasks.spawn(upkeep(storage));
+    tasks.spawn(upkeep(Arc::clone(&storage)));
+    merge_in_background(storage);
     let sampler =
         sampler::spawn(manager, ingest, Arc::clone(&app.live), influx_push, figures, config.interval)
             .context("start the sampler's thread")?;
@@ -244,6 +249,37 @@ async fn upkeep(storage: Arc<Storage>) {
             }
             Err(error) => tracing::error!(err = error.to_string(), "store upkeep"),
         }
+    }
+}
+
+/// Merges what the store has packed, on a thread of the lowest priority that works half of its time at most: neither
+/// points nor queries wait for it. The thread ends with the process: a merge that is cut short leaves nothing behind.
+fn merge_in_background(storage: Arc<Storage>) {
+    let work = move || {
+        // -20 to 19: whoever has something better to do goes first
+        let _ = rustix::process::nice(19);
+        loop {
+            let mut since = Instant::now();
+            let mut pause = || {
+                let worked = since.elapsed();
+                if worked >= MERGE_SLICE {
+                    std::thread::sleep(worked);
+                    since = Instant::now();
+                }
+            };
+            match storage.store().merge(clock::now(), &mut pause) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(err = format!("{:#}", anyhow::Error::new(error)), "merge segments");
+                    std::thread::sleep(MERGE_RETRY);
+                }
+            }
+            std::thread::sleep(UPKEEP);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("unid-merge".to_owned()).spawn(work) {
+        tracing::error!(err = error.to_string(), "start the thread that merges segments");
     }
 }
 

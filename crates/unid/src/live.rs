@@ -120,6 +120,14 @@ impl Live {
         self.send_points(vm, points);
     }
 
+    /// Whether a line of line protocol may be of a measurement that is drawn; most are not, and need no parsing.
+    pub(crate) fn draws(line: &[u8]) -> bool {
+        INSIDE.iter().any(|shown| {
+            let rest = line.strip_prefix(shown.measurement.as_bytes());
+            rest.is_some_and(|rest| matches!(rest.first(), Some(b',' | b' ')))
+        })
+    }
+
     /// Something happened to a VM.
     pub(crate) fn mark(&self, vm: &str, mark: Mark) {
         let _ = self.events.send(Event::Mark { vm: vm.to_owned(), mark });

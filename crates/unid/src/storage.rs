@@ -6,7 +6,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use uni_query::{Series, Source, SourceError, TagMatcher, TagOp};
-use uni_store::{AppendError, Appended, CreateDatabaseError, Matcher, Op, Point, Store};
+use uni_store::{
+    AppendError, Appended, AppendedLines, CreateDatabaseError, LineEvent, LineOptions, Matcher, Op, Point,
+    Store,
+};
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
 use crate::ingest::{DEFAULT_DATABASE, Durable};
@@ -45,6 +48,31 @@ impl Storage {
             }
             other => Ok(other?),
         }
+    }
+
+    /// As [`Storage::append`], of line protocol. `report` is called while the store is locked.
+    ///
+    /// # Errors
+    /// As [`Storage::append`].
+    pub(crate) fn append_lines<'b>(
+        &self,
+        database: &str,
+        body: &'b [u8],
+        options: &LineOptions<'_>,
+        durable: Durable,
+        report: &mut dyn FnMut(LineEvent<'b>),
+    ) -> Result<AppendedLines, RefusedBatch> {
+        let appended = match self.store.append_lines(database, body, options, report) {
+            Err(AppendError::NoDatabase { .. }) => {
+                self.store.create_database(database)?;
+                self.store.append_lines(database, body, options, report)?
+            }
+            other => other?,
+        };
+        if durable == Durable::AsConfigured {
+            self.store.wait_durable(&appended)?;
+        }
+        Ok(appended)
     }
 
     fn append_existing(

@@ -109,9 +109,9 @@ fn a_file_that_is_no_log_is_set_aside_and_one_of_the_future_refused() {
     assert_eq!((row_count(&store, DB), store.recovery().set_aside.len()), (2, 1));
     assert!(!strange.exists() && store.recovery().set_aside[0].path.exists());
     drop(store);
-    fs::write(&strange, b"UNIWAL\0\x02").expect("a file");
+    fs::write(&strange, b"UNIWAL\0\x03").expect("a file");
     let error = Store::open(dir.path(), Options::default(), NOW).expect_err("a newer format");
-    assert!(matches!(error, OpenError::NewerFormat { found: 2, known: 1, .. }));
+    assert!(matches!(error, OpenError::NewerFormat { found: 3, known: 2, .. }));
     assert!(strange.exists(), "a newer program still needs it");
 }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
-use uni_store::{Durability, Options, Point, RejectReason, Store};
+use uni_store::{Durability, LineEvent, LineOptions, Options, Point, RejectReason, Store};
+use uni_wire::line::{Mode, Precision};
 use uni_wire::{FieldValue, Timestamp};
 
 const DATABASES: [&str; 2] = ["uni", "a/b %"];
@@ -18,6 +19,8 @@ const SECOND: i64 = 1_000_000_000;
 #[derive(Clone, Debug)]
 enum Step {
     Append { database: usize, points: Vec<Point>, durable: bool },
+    Lines { database: usize, points: Vec<Point>, repeats: usize },
+    Merge,
     Flush,
     Maintain,
     Reopen,
@@ -49,11 +52,31 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0usize..2, prop::collection::vec(point(), 1..12), any::<bool>())
             .prop_map(|(database, points, durable)| Step::Append { database, points, durable }),
+        6 => (0usize..2, prop::collection::vec(point(), 1..6), 1usize..4)
+            .prop_map(|(database, points, repeats)| Step::Lines { database, points, repeats }),
+        2 => Just(Step::Merge),
         4 => Just(Step::Flush),
         1 => Just(Step::Maintain),
         2 => Just(Step::Reopen),
         1 => (0i64..90).prop_map(|seconds| Step::Advance { seconds }),
     ]
+}
+
+/// A point as a line of line protocol.
+fn line(point: &Point) -> String {
+    let name = |text: &str| text.replace(',', "\\,").replace(' ', "\\ ").replace('=', "\\=");
+    let tags: String =
+        point.tags.iter().map(|(key, value)| format!(",{}={}", name(key), name(value))).collect();
+    let value = |value: &FieldValue| match value {
+        FieldValue::Float(number) => format!("{number}"),
+        FieldValue::Integer(number) => format!("{number}i"),
+        FieldValue::Unsigned(number) => format!("{number}u"),
+        FieldValue::String(text) => format!("\"{text}\""),
+        FieldValue::Boolean(truth) => format!("{truth}"),
+    };
+    let fields: Vec<String> =
+        point.fields.iter().map(|(key, v)| format!("{}={}", name(key), value(v))).collect();
+    format!("{}{tags} {} {}\n", name(&point.measurement), fields.join(","), point.time.nanos())
 }
 
 /// One database of the model.
@@ -150,6 +173,43 @@ impl Pair {
         assert!(appended.rejected.iter().all(|rejected| conflict(&rejected.reason)));
     }
 
+    /// The points as lines, some times over with other times and numbers, so that most of them look like one before.
+    fn append_lines(&mut self, database: usize, points: &[Point], repeats: usize) {
+        let mut points: Vec<Point> = points.iter().cycle().take(points.len() * repeats).cloned().collect();
+        for (n, point) in (0i64..).zip(&mut points) {
+            point.time = Timestamp(point.time.nanos() + n * 7 * SECOND);
+            // Of a field that a line has twice, the last value is all that counts.
+            let last: std::collections::BTreeMap<_, _> = point.fields.iter().cloned().collect();
+            point.fields = last.into_iter().collect();
+            for (_, value) in &mut point.fields {
+                if let FieldValue::Integer(number) = value {
+                    *number += n;
+                }
+            }
+        }
+        let body: String = points.iter().map(line).collect();
+        let options = LineOptions {
+            mode: Mode::Strict,
+            precision: Precision::Nanoseconds,
+            now: Timestamp(0),
+            tag: None,
+            max_line_bytes: None,
+            watched: None,
+        };
+        let mut refused = 0;
+        let mut report = |event: LineEvent<'_>| match event {
+            LineEvent::Refused(RejectReason::FieldTypeConflict { .. }) => refused += 1,
+            other => panic!("{other:?} of {body}"),
+        };
+        let store = self.store.as_ref().expect("open");
+        let appended = store.append_lines(DATABASES[database], body.as_bytes(), &options, &mut report);
+        let appended = appended.expect("the log can be written");
+        store.wait_durable(&appended).expect("a sync");
+        let taken = points.iter().filter(|point| self.models[database].append(point)).count();
+        assert_eq!((appended.accepted, appended.refused, appended.bad), (taken, points.len() - taken, 0));
+        assert_eq!(refused, appended.refused);
+    }
+
     fn advance(&mut self, seconds: i64) {
         self.now_s += seconds;
         let store = self.store.as_ref().expect("open");
@@ -164,6 +224,12 @@ impl Pair {
     fn step(&mut self, step: &Step, dir: &Path) {
         match step {
             Step::Append { database, points, durable } => self.append(*database, points, *durable),
+            Step::Lines { database, points, repeats } => self.append_lines(*database, points, *repeats),
+            Step::Merge => {
+                // As if the day were long over: whatever can be merged is.
+                let later = Timestamp::from_seconds(self.now_s + 100_000);
+                while self.store.as_ref().expect("open").merge(later, &mut || {}).expect("a merge") {}
+            }
             Step::Flush => self.store.as_ref().expect("open").flush().expect("a flush"),
             Step::Maintain => {
                 let now = Timestamp::from_seconds(self.now_s);

@@ -20,6 +20,7 @@ mod mirage;
 mod parse;
 #[cfg(feature = "alloc")]
 mod point;
+mod quick;
 mod split;
 #[cfg(feature = "alloc")]
 mod stream;
@@ -31,6 +32,9 @@ pub use mirage::{MirageValue, write_mirage_line};
 pub use parse::{Field, Fields, Line, MAX_TAGS, RawValue, Tags, parse_line, parse_line_with};
 #[cfg(feature = "alloc")]
 pub use point::{Point, Tag, parse_point};
+pub use quick::{
+    Decimal, quick_boolean, quick_float, quick_integer, quick_text, quick_unsigned, quick_whole,
+};
 pub use split::{Lines, lines, next_line};
 #[cfg(feature = "alloc")]
 pub use stream::{DEFAULT_LINE_LIMIT_BYTES, LineBuffer};

@@ -18,12 +18,12 @@ use serde_json::json;
 use tokio::time::timeout;
 use tower_http::decompression::RequestDecompressionLayer;
 use uni_query::{Epoch, Limits, Request};
+use uni_store::LineOptions;
 use uni_wire::line::{Mode, Precision};
 
 use super::App;
 use crate::clock;
-use crate::ingest::{Durable, stored};
-use crate::storage::RefusedBatch;
+use crate::ingest::{Durable, Lines};
 
 /// The version that clients and Grafana's health check are told; they choose their dialect by it.
 const INFLUX_VERSION: &str = "1.8.10";
@@ -35,10 +35,6 @@ const QUERY_SECONDS: u64 = 30;
 const DEFAULT_CHUNK_ROWS: usize = 10_000;
 /// A request waits this long for its turn.
 const WAIT: Duration = Duration::from_secs(10);
-/// Points stored at one time: bounds what a large body takes as points.
-const BATCH_POINTS: usize = 5000;
-/// Complaints listed in the answer to one write.
-const MAX_COMPLAINTS: usize = 20;
 
 /// The routes.
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -189,80 +185,33 @@ fn bad_body(error: &axum::Error) -> Response {
     influx_error(StatusCode::BAD_REQUEST, &format!("read the body: {text}"))
 }
 
-/// Stores the good lines, some thousand at a time, and lists the bad ones.
+/// Stores the good lines and lists the bad ones.
 fn run_write(app: &App, database: &str, precision: Precision, body: &[u8]) -> Response {
-    let now = clock::now();
-    let (mut points, mut outcome) = (Vec::new(), Outcome::default());
-    for line in uni_wire::line::lines(body) {
-        match uni_wire::line::parse_point(line, Mode::Strict, now, precision) {
-            Ok(point) => points.push(stored(point)),
-            Err(error) => {
-                app.ingest.counters.bad_line();
-                let excerpt = String::from_utf8_lossy(&line[..line.len().min(200)]);
-                outcome.complain(|| format!("unable to parse '{excerpt}': {}", error.reason(line)));
-            }
-        }
-        if points.len() == BATCH_POINTS
-            && let Err(error) = outcome.store(app, database, &mut points)
-        {
-            return influx_error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string());
-        }
-    }
-    match outcome.store(app, database, &mut points) {
-        Ok(()) => outcome.answer(),
+    let options = LineOptions {
+        mode: Mode::Strict,
+        precision,
+        now: clock::now(),
+        tag: None,
+        max_line_bytes: None,
+        watched: None,
+    };
+    match app.ingest.append_lines(database, body, &options, Durable::AsConfigured) {
+        Ok(lines) => answer(&lines),
         Err(error) => influx_error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 
-/// What became of one write.
-#[derive(Default)]
-struct Outcome {
-    complaints: Vec<String>,
-    seen: usize,
-    refused: usize,
-}
-
-impl Outcome {
-    fn complain(&mut self, text: impl FnOnce() -> String) {
-        if self.complaints.len() < MAX_COMPLAINTS {
-            self.complaints.push(text());
-        }
+/// As InfluxDB says it: nothing when all is well, the bad lines alone when none was good, else a partial write.
+fn answer(lines: &Lines) -> Response {
+    if lines.complaints.is_empty() {
+        return influx(StatusCode::NO_CONTENT.into_response());
     }
-
-    /// Stores `points` and empties it.
-    fn store(
-        &mut self,
-        app: &App,
-        database: &str,
-        points: &mut Vec<uni_store::Point>,
-    ) -> Result<(), RefusedBatch> {
-        if points.is_empty() {
-            return Ok(());
-        }
-        let appended = app.ingest.append(database, points, Durable::AsConfigured)?;
-        self.seen += points.len();
-        self.refused += appended.rejected.len();
-        for rejected in &appended.rejected {
-            self.complain(|| rejected.reason.to_string());
-        }
-        points.clear();
-        Ok(())
+    let complaints = lines.complaints.join("\n");
+    if lines.appended.accepted + lines.appended.refused == 0 {
+        return influx_error(StatusCode::BAD_REQUEST, &complaints);
     }
-
-    /// As InfluxDB says it: nothing when all is well, the bad lines alone when none was good, else a partial write.
-    fn answer(self) -> Response {
-        if self.complaints.is_empty() {
-            return influx(StatusCode::NO_CONTENT.into_response());
-        }
-        let complaints = self.complaints.join("\n");
-        if self.seen == 0 {
-            return influx_error(StatusCode::BAD_REQUEST, &complaints);
-        }
-        influx_error(
-            StatusCode::BAD_REQUEST,
-            &format!("partial write: {complaints} dropped={}", self.refused),
-        )
-    }
+    let dropped = lines.appended.refused;
+    influx_error(StatusCode::BAD_REQUEST, &format!("partial write: {complaints} dropped={dropped}"))
 }
 
 /// A URL query or a form as a map; of repeated keys the last counts.

@@ -18,8 +18,8 @@ use crate::peers::{Peers, Protocol};
 
 /// Connections at one time; a further one is closed at once and counted.
 const MAX_CONNECTIONS: usize = 1024;
-/// Bytes read at once from a connection.
-const READ_BYTES: usize = 32 * 1024;
+/// Bytes read at once from a connection: grows for one that always fills it, for every batch has its price.
+const READ_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=512 * 1024;
 /// A silent peer is probed after this and let go some probes later.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// The longest UDP datagram there is.
@@ -62,13 +62,26 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, owner: Option<Strin
     let peer = peer.to_string();
     let origin = origin(owner.as_deref(), &peer);
     let mut lines = LineStream::default();
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = vec![0; *READ_BYTES.start()];
     while let Ok(n @ 1..) = stream.read(&mut buffer).await {
-        lines.feed(ingest, &origin, &buffer[..n]);
+        // storing takes a lock and a write: never on a thread that others wait for
+        tokio::task::block_in_place(|| lines.feed(ingest, &origin, &buffer[..n]));
+        resize(&mut buffer, n);
         // one who always has more to say lets the others speak after each piece
         tokio::task::yield_now().await;
     }
     lines.finish(ingest, &origin);
+}
+
+/// Twice the buffer for a connection that fills it, the smallest for one that hardly uses it.
+fn resize(buffer: &mut Vec<u8>, used: usize) {
+    let size = buffer.len();
+    if used == size && size < *READ_BYTES.end() {
+        buffer.resize(size * 2, 0);
+    } else if used < size / 16 && size > *READ_BYTES.start() {
+        buffer.truncate(*READ_BYTES.start());
+        buffer.shrink_to_fit();
+    }
 }
 
 /// Takes datagrams until the task is aborted; each holds whole lines.

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use uni_api::daemon;
-use uni_store::{Appended, Point, RejectReason};
+use uni_store::{Appended, AppendedLines, LineEvent, LineOptions, Point, RejectReason};
 use uni_wire::Timestamp;
-use uni_wire::line::{LineBuffer, Mode, Precision};
+use uni_wire::line::{LineError, Mode, Precision, parse_point};
 
 use crate::clock;
 use crate::live::Live;
@@ -26,6 +26,10 @@ pub(crate) const DEFAULT_DATABASE: &str = "uni";
 pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024;
 /// A point further ahead of the clock than a minute is stored, and not shown live.
 const MAX_AHEAD_NANOS: i64 = 60_000_000_000;
+/// An older point is stored, and not shown live: what a curve shows live is the last quarter of an hour.
+const MAX_BEHIND_NANOS: i64 = 1_800_000_000_000;
+/// Most complaints about one body that are kept for its sender or the log; the others are counted.
+const MAX_COMPLAINTS: usize = 20;
 /// A bad line is logged at most this often; the others are counted.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -106,7 +110,7 @@ impl Counters {
     }
 
     /// A line could not be parsed.
-    pub(crate) fn bad_line(&self) {
+    fn bad_line(&self) {
         self.bad_lines.fetch_add(1, Relaxed);
     }
 }
@@ -155,8 +159,8 @@ impl Ingest {
     }
 
     fn show(&self, point: &Point) {
-        // a point from the far future would end its curve: nothing after it would be newer
-        if point.time.nanos() > clock::now().nanos().saturating_add(MAX_AHEAD_NANOS) {
+        let (from, to) = watched();
+        if !(from..=to).contains(&point.time) {
             return;
         }
         if let Some((_, vm)) = point.tags.iter().find(|(key, _)| &**key == "vm") {
@@ -164,8 +168,73 @@ impl Ingest {
         }
     }
 
-    /// Stores what a lenient wire brought and complains about what the store refused.
-    fn append_lines(&self, origin: &Origin<'_>, points: &mut [Point]) {
+    /// Stores line protocol and shows it live.
+    ///
+    /// # Errors
+    /// When the store could not write it; then a first part may be stored.
+    pub(crate) fn append_lines(
+        &self,
+        database: &str,
+        body: &[u8],
+        options: &LineOptions<'_>,
+        durable: Durable,
+    ) -> Result<Lines, RefusedBatch> {
+        let watched = (database == DEFAULT_DATABASE).then(watched);
+        let options = LineOptions { watched, ..*options };
+        let (mut shown, mut complaints) = (Vec::new(), Vec::new());
+        let mut complain = |complaint: Complaint<'_>| {
+            if complaints.len() < MAX_COMPLAINTS {
+                complaints.push(complaint.to_string());
+            }
+        };
+        let mut report = |event: LineEvent<'_>| self.note(event, &mut complain);
+        // What is shown is kept apart: it outlives the lock under which it is told.
+        let mut report = |event| match event {
+            LineEvent::Stored { line, .. } if Live::draws(line) => shown.push(line),
+            other => report(other),
+        };
+        let outcome = self.storage.append_lines(database, body, &options, durable, &mut report);
+        for line in shown {
+            self.show_line(line, &options);
+        }
+        let appended = outcome?;
+        self.counters.points.fetch_add(appended.accepted as u64, Relaxed);
+        Ok(Lines { appended, complaints })
+    }
+
+    /// Counts what became of a line.
+    fn note(&self, event: LineEvent<'_>, complain: &mut impl FnMut(Complaint<'_>)) {
+        match event {
+            LineEvent::Stored { .. } => {}
+            LineEvent::Renamed => {
+                self.counters.renamed_points.fetch_add(1, Relaxed);
+            }
+            LineEvent::Bad { line, error } => {
+                self.counters.bad_line();
+                complain(Complaint::Bad(line, error));
+            }
+            LineEvent::Refused(reason) => {
+                self.counters.refused_point(&reason);
+                complain(Complaint::Refused(reason));
+            }
+            LineEvent::TooLong => {
+                self.counters.long_lines.fetch_add(1, Relaxed);
+                complain(Complaint::TooLong);
+            }
+        }
+    }
+
+    fn show_line(&self, line: &[u8], options: &LineOptions<'_>) {
+        let Ok(point) = parse_point(line, options.mode, options.now, options.precision) else { return };
+        let mut point = stored(point);
+        if let Some((_, name)) = options.tag {
+            trust(&mut point, name);
+        }
+        self.show(&point);
+    }
+
+    /// Stores points that a lenient wire brought and complains about what the store refused.
+    fn append_points(&self, origin: &Origin<'_>, points: &mut [Point]) {
         if points.is_empty() {
             return;
         }
@@ -186,10 +255,23 @@ impl Ingest {
         }
     }
 
-    fn bad_line(&self, origin: &Origin<'_>, line: &[u8], error: &uni_wire::line::LineError) {
-        self.counters.bad_line();
-        let excerpt = || String::from_utf8_lossy(&line[..line.len().min(60)]);
-        self.complain_with(origin, || format!("bad line {:?}: {error}", excerpt()));
+    /// Stores what a stream brought and complains about what was refused.
+    fn append_stream(&self, origin: &Origin<'_>, lines: &[u8]) {
+        if lines.is_empty() {
+            return;
+        }
+        let options = LineOptions {
+            mode: Mode::Lenient,
+            precision: Precision::Nanoseconds,
+            now: clock::now(),
+            tag: if let Origin::Vm(name) = origin { Some(("vm", name)) } else { None },
+            max_line_bytes: Some(MAX_LINE_BYTES),
+            watched: None,
+        };
+        match self.append_lines(DEFAULT_DATABASE, lines, &options, Durable::No) {
+            Ok(stored) => stored.complaints.iter().for_each(|complaint| self.complain(origin, complaint)),
+            Err(error) => self.complain(origin, &error.to_string()),
+        }
     }
 
     fn complain(&self, origin: impl std::fmt::Display, what: &str) {
@@ -248,68 +330,82 @@ fn trust(point: &mut Point, name: &str) -> bool {
     }
 }
 
-/// The lines of one connection.
+/// What became of a body of lines.
 #[derive(Debug)]
-pub(crate) struct LineStream {
-    buffer: LineBuffer,
-    long_lines: u64,
+pub(crate) struct Lines {
+    pub(crate) appended: AppendedLines,
+    /// The first complaints about it, in the order of its lines.
+    pub(crate) complaints: Vec<String>,
 }
 
-impl Default for LineStream {
-    fn default() -> Self {
-        Self { buffer: LineBuffer::new(MAX_LINE_BYTES), long_lines: 0 }
+/// Something about a line that was not stored.
+enum Complaint<'a> {
+    Bad(&'a [u8], LineError),
+    Refused(RejectReason),
+    TooLong,
+}
+
+impl std::fmt::Display for Complaint<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bad(line, error) => {
+                let excerpt = String::from_utf8_lossy(&line[..line.len().min(200)]);
+                write!(f, "unable to parse '{excerpt}': {}", error.reason(line))
+            }
+            Self::Refused(reason) => reason.fmt(f),
+            Self::TooLong => write!(f, "a line longer than {MAX_LINE_BYTES} bytes"),
+        }
     }
+}
+
+/// The times of points that are shown live. A point from the far future would end its curve: nothing after it would be
+/// newer.
+fn watched() -> (Timestamp, Timestamp) {
+    let now = clock::now().nanos();
+    (Timestamp(now.saturating_sub(MAX_BEHIND_NANOS)), Timestamp(now.saturating_add(MAX_AHEAD_NANOS)))
+}
+
+/// The lines of one connection: keeps the one that is not whole yet.
+#[derive(Debug, Default)]
+pub(crate) struct LineStream {
+    partial: Vec<u8>,
+    /// Inside a line that was too long; its rest is thrown away.
+    skipping: bool,
 }
 
 impl LineStream {
     /// Takes bytes as they came; the lines they complete are stored together.
     pub(crate) fn feed(&mut self, ingest: &Ingest, origin: &Origin<'_>, bytes: &[u8]) {
-        let mut parsed = Parsed::new(ingest, origin);
-        self.buffer.feed(bytes, |line| parsed.line(line));
-        parsed.store();
-        self.count_long_lines(ingest, origin);
+        let mut rest = bytes;
+        if self.skipping || !self.partial.is_empty() {
+            let Some(end) = memchr::memchr(b'\n', rest) else { return self.keep(ingest, origin, rest) };
+            self.keep(ingest, origin, &rest[..end]);
+            ingest.append_stream(origin, &std::mem::take(&mut self.partial));
+            self.skipping = false;
+            rest = &rest[end + 1..];
+        }
+        let whole = memchr::memrchr(b'\n', rest).map_or(0, |end| end + 1);
+        ingest.append_stream(origin, &rest[..whole]);
+        self.keep(ingest, origin, &rest[whole..]);
     }
 
     /// The connection ended: a last line without a newline counts.
     pub(crate) fn finish(&mut self, ingest: &Ingest, origin: &Origin<'_>) {
-        let mut parsed = Parsed::new(ingest, origin);
-        self.buffer.finish(|line| parsed.line(line));
-        parsed.store();
-        self.count_long_lines(ingest, origin);
+        ingest.append_stream(origin, &std::mem::take(&mut self.partial));
+        self.skipping = false;
     }
 
-    fn count_long_lines(&mut self, ingest: &Ingest, origin: &Origin<'_>) {
-        let long = self.buffer.overlong_lines();
-        if long > self.long_lines {
-            ingest.counters.long_lines.fetch_add(long - self.long_lines, Relaxed);
-            ingest.complain(origin, &format!("a line longer than {MAX_LINE_BYTES} bytes"));
-            self.long_lines = long;
+    /// Adds to the line that is not whole, if it does not get too long.
+    fn keep(&mut self, ingest: &Ingest, origin: &Origin<'_>, bytes: &[u8]) {
+        if !self.skipping && self.partial.len() + bytes.len() > MAX_LINE_BYTES {
+            self.skipping = true;
+            self.partial = Vec::new();
+            ingest.counters.long_lines.fetch_add(1, Relaxed);
+            ingest.complain(origin, &Complaint::TooLong.to_string());
         }
-    }
-}
-
-/// The points of one piece of a stream, on their way into the store.
-struct Parsed<'a> {
-    ingest: &'a Ingest,
-    origin: &'a Origin<'a>,
-    now: Timestamp,
-    points: Vec<Point>,
-}
-
-impl<'a> Parsed<'a> {
-    fn new(ingest: &'a Ingest, origin: &'a Origin<'a>) -> Self {
-        Self { ingest, origin, now: clock::now(), points: Vec::new() }
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        match uni_wire::line::parse_point(line, Mode::Lenient, self.now, Precision::Nanoseconds) {
-            Ok(point) => self.points.push(stored(point)),
-            Err(error) => self.ingest.bad_line(self.origin, line, &error),
+        if !self.skipping {
+            self.partial.extend_from_slice(bytes);
         }
-    }
-
-    fn store(mut self) {
-        self.ingest.append_lines(self.origin, &mut self.points);
     }
 }
 

@@ -83,7 +83,7 @@ impl<'a> Batch<'a> {
     }
 
     fn store(mut self) {
-        self.ingest.append_lines(&self.sender.origin, &mut self.points);
+        self.ingest.append_points(&self.sender.origin, &mut self.points);
         self.ingest.recent_messages.push(self.points);
     }
 }
