@@ -12,7 +12,7 @@ use crate::head::{Head, Undo};
 use crate::lines::Routes;
 use crate::options::Durability;
 use crate::point::{Point, RejectReason};
-use crate::row::{RowWriter, put_time};
+use crate::row::{RowWriter, ShapeFields, put_time};
 use crate::state::{State, partition_of};
 use crate::store::Store;
 use crate::wal::{Frame, Wal};
@@ -66,7 +66,7 @@ pub(crate) struct Writer {
     pub(crate) scratch: Vec<u8>,
     resolved: Resolved,
     /// Rows of the frame that bring a series or fields, with their fields.
-    new: Vec<(SeriesId, Box<[(u32, FieldType)]>)>,
+    new: Vec<(SeriesId, ShapeFields)>,
 }
 
 /// What the current log file has defined already.
@@ -215,7 +215,7 @@ impl<'a> Session<'a> {
         }
         let shape = self.state.head.intern(measurement, &fields);
         self.put_row(series, shape, point.time.nanos(), |row| {
-            values.iter().for_each(|value| row.value(*value))
+            values.iter().for_each(|value| row.value(*value));
         });
         Ok(series)
     }
@@ -384,10 +384,17 @@ impl Store {
     /// one who brings points packs the head.
     fn make_room(&self) -> Result<(), AppendError> {
         let limit = self.options.wal_flush_bytes.saturating_mul(2);
-        if self.lock_writer().unflushed_bytes() >= limit {
-            self.flush_if_larger(limit)?;
+        if self.lock_writer().unflushed_bytes() < limit {
+            return Ok(());
         }
-        Ok(())
+        let Err(source) = self.flush_if_larger(limit) else { return Ok(()) };
+        let bytes = self.lock_writer().unflushed_bytes();
+        let max = self.options.max_head_bytes;
+        if bytes <= max {
+            return Ok(());
+        }
+        self.counters.refused_batches.fetch_add(1, Ordering::Relaxed);
+        Err(AppendError::Full { bytes, max, source: Box::new(source) })
     }
 }
 

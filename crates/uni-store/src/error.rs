@@ -103,6 +103,16 @@ pub enum AppendError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Rows cannot be brought from memory into segments, and memory may take no more.
+    #[error("the store holds {bytes} bytes of log that cannot be packed into segments, {max} are allowed: check the disk")]
+    Full {
+        /// Bytes of log that is in no segment.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+        /// Why the last attempt to write segments failed.
+        source: Box<MaintainError>,
+    },
     /// A sync to the disk failed earlier. The kernel may have thrown the unwritten data away and will not say so a
     /// second time, so nothing further is acknowledged until the store is opened anew.
     #[error("the write-ahead log in {} failed to sync earlier: check the disk, then restart", dir.display())]

@@ -41,6 +41,11 @@ impl Files {
         Ok(files)
     }
 
+    /// Another store on the same disk.
+    pub(crate) fn create_in(other: &Self, root: &Path) -> Result<Self, FileError> {
+        Self::create(Arc::clone(&other.disk), root)
+    }
+
     pub(crate) fn disk(&self) -> &dyn Disk {
         &*self.disk
     }

@@ -5,7 +5,7 @@
 
 use crate::bytes::Damaged;
 use crate::catalog::SeriesId;
-use crate::row::{Base, RowReader, Shape, read_rows};
+use crate::row::{Base, RowReader, Shape, ShapeFields, read_rows};
 use crate::table::Table;
 use hashbrown::HashMap;
 use std::collections::BTreeSet;
@@ -23,7 +23,6 @@ pub(crate) struct Piece {
     rows: u32,
     first: i64,
     last: i64,
-    ascending: bool,
     /// Rows before this time were dropped by retention.
     from: i64,
 }
@@ -35,24 +34,22 @@ struct Tail {
     rows: u32,
     first: i64,
     last: i64,
-    ascending: bool,
 }
 
 impl Default for Tail {
     fn default() -> Self {
-        Self { bytes: Vec::new(), rows: 0, first: i64::MAX, last: i64::MIN, ascending: true }
+        Self { bytes: Vec::new(), rows: 0, first: i64::MAX, last: i64::MIN }
     }
 }
 
 impl Tail {
     fn seal(&self) -> Piece {
-        let &Self { rows, first, last, ascending, .. } = self;
-        Piece { bytes: self.bytes.as_slice().into(), rows, first, last, ascending, from: i64::MIN }
+        let &Self { rows, first, last, .. } = self;
+        Piece { bytes: self.bytes.as_slice().into(), rows, first, last, from: i64::MIN }
     }
 
     #[inline]
     fn note(&mut self, time: i64) {
-        self.ascending &= self.rows == 0 || time > self.last;
         self.first = self.first.min(time);
         self.last = self.last.max(time);
         self.rows += 1;
@@ -202,10 +199,6 @@ impl SeriesHead {
 }
 
 impl Piece {
-    pub(crate) const fn ascending(&self) -> bool {
-        self.ascending
-    }
-
     pub(crate) const fn span(&self) -> (i64, i64) {
         (self.first, self.last)
     }
@@ -240,7 +233,6 @@ impl Piece {
         let kept = self.times(shapes);
         self.rows = kept.len() as u32;
         // `first` stays before `from`: a piece that was cut is always read by the slow way above.
-        self.ascending = false;
     }
 
     fn fields(&self, shapes: &Shapes, fields: &mut BTreeSet<u32>) {
@@ -257,7 +249,7 @@ impl Piece {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shapes {
     list: Vec<Arc<Shape>>,
-    numbers: HashMap<u32, HashMap<Box<[(u32, FieldType)]>, u32>>,
+    numbers: HashMap<u32, HashMap<ShapeFields, u32>>,
 }
 
 impl Shapes {

@@ -4,6 +4,7 @@
 
 use crate::block::MAX_ROWS;
 use crate::bytes::{Damaged, Reader, put_bytes, put_varint, put_zigzag};
+use crate::point::TagList;
 use crate::types::{type_code, type_of_code};
 use hashbrown::HashMap;
 use std::sync::Arc;
@@ -232,7 +233,7 @@ fn name<'a>(reader: &mut Reader<'a>, names: &[&'a str]) -> Result<&'a str, Damag
     names.get(reader.varint()? as usize).copied().ok_or(Damaged("a name that is missing"))
 }
 
-fn tags<'a>(reader: &mut Reader<'a>, names: &[&'a str]) -> Result<Vec<(Box<str>, Box<str>)>, Damaged> {
+fn tags<'a>(reader: &mut Reader<'a>, names: &[&'a str]) -> Result<TagList, Damaged> {
     (0..reader.count()?).map(|_| Ok((name(reader, names)?.into(), name(reader, names)?.into()))).collect()
 }
 

@@ -1,13 +1,15 @@
 //! Points on disk: one embedded time series store, synchronous, without clocks or threads of its own.
 //!
 //! A *series* is a database, a measurement and a sorted set of tags; its fields are columns that share one
-//! time column. A point travels: [`Store::append`] checks it and writes it to the write-ahead log (`wal`), only
-//! then it becomes visible in the *head* (`head`); [`Store::flush`] packs the head into immutable segments, one
-//! for each partition of time (`segment`), and drops the log; [`Store::scan`] merges segments and head
+//! time column. A point travels: [`Store::append`] (or [`Store::append_lines`], without making a point of a line)
+//! checks it and writes it as a row (`row`) to the write-ahead log (`wal`) and to the *head* (`head`), which is shown
+//! once the log has it; [`Store::flush`] packs the head into immutable segments, one for each partition of time
+//! (`segment`), and drops the log; [`Store::merge`] makes one segment of many; [`Store::scan`] merges segments and head
 //! (`merge`) into rows of ascending time; [`Store::enforce_retention`] drops whole partitions.
 //!
 //! What it owns: the folder given to [`Store::open`], and every byte in it (`docs/format/store.md`).
-//! What it never does: read a clock (time is passed in), start a thread, parse a query or a wire format.
+//! What it never does: read a clock (time is passed in), start a thread, parse a query. What a line of line protocol
+//! means is `uni_wire`'s to say.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -37,6 +39,7 @@
 //! ```
 
 mod append;
+mod backup;
 mod block;
 mod bytes;
 mod catalog;
@@ -46,6 +49,9 @@ mod disk;
 mod error;
 mod files;
 mod flush;
+#[cfg(feature = "fuzz")]
+#[doc(hidden)]
+pub mod fuzz;
 mod head;
 mod index;
 mod lines;
@@ -61,6 +67,7 @@ mod retention;
 mod row;
 mod segment;
 mod selection;
+mod spans;
 mod state;
 mod store;
 mod table;
@@ -80,4 +87,5 @@ pub use point::{Point, RejectReason};
 pub use read::{Row, SeriesInfo, Visitor};
 pub use recovery::{Recovery, SetAside};
 pub use retention::DroppedPartition;
+pub use spans::Span;
 pub use store::{Maintained, Store, StoreStats};

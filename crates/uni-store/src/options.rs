@@ -36,6 +36,10 @@ pub struct Options {
     /// Size of the write-ahead log, in bytes, at which the head is packed into segments. It bounds the memory
     /// of the head and the time of a restart. 4 KiB to 1 GiB. Default: 16 MiB, which is replayed in a tenth of a second.
     pub wal_flush_bytes: u64,
+    /// Most bytes of log that is in no segment yet, which is about the memory that its rows take. Beyond it batches are
+    /// refused, and counted: it is reached only where segments cannot be written, because the disk is full or fails.
+    /// Default: 64 MiB.
+    pub max_head_bytes: u64,
 }
 
 impl Default for Options {
@@ -47,6 +51,7 @@ impl Default for Options {
             max_series: 100_000,
             max_fields: 4_096,
             wal_flush_bytes: 16 << 20,
+            max_head_bytes: 64 << 20,
         }
     }
 }

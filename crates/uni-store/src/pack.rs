@@ -111,7 +111,7 @@ pub(crate) fn numbers(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>,
         CONSTANT => Ok(vec![reader.zigzag()?; count]),
         LINEAR => {
             let (first, step) = (reader.zigzag()?, reader.zigzag()?);
-            Ok((0..count as i64).map(|n| first.wrapping_add(step.wrapping_mul(n))).collect())
+            Ok((0..).take(count).map(|n| first.wrapping_add(step.wrapping_mul(n))).collect())
         }
         PLAIN => groups(reader, Vec::with_capacity(count), count),
         DELTA => {
@@ -248,7 +248,7 @@ mod test {
             prop::collection::vec(any::<i64>(), 0..200),
             prop::collection::vec(-5i64..5, 0..300),
             (any::<i64>(), any::<i64>(), 0usize..300).prop_map(|(first, step, count)| {
-                (0..count as i64).map(|n| first.wrapping_add(step.wrapping_mul(n))).collect()
+                (0..).take(count).map(|n| first.wrapping_add(step.wrapping_mul(n))).collect()
             }),
             prop::collection::vec(0i64..1000, 0..300).prop_map(|steps| {
                 let mut sum = 0;

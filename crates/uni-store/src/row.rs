@@ -21,11 +21,14 @@ pub(crate) const POWERS: [f64; 23] = [
     1e19, 1e20, 1e21, 1e22,
 ];
 
+/// Numbers and types of the fields of a row, in order.
+pub(crate) type ShapeFields = Box<[(u32, FieldType)]>;
+
 /// The fields of a row, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) measurement: u32,
-    pub(crate) fields: Box<[(u32, FieldType)]>,
+    pub(crate) fields: ShapeFields,
     /// How many slots rows of this shape need: one a field, and one more for the scale of each float.
     slots: usize,
     /// For each field: where its scale (floats) or its text (strings) is.
@@ -34,7 +37,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    pub(crate) fn new(measurement: u32, fields: Box<[(u32, FieldType)]>) -> Self {
+    pub(crate) fn new(measurement: u32, fields: ShapeFields) -> Self {
         let (mut slots, mut texts) = (fields.len(), 0);
         let extra = fields.iter().map(|(_, field_type)| match field_type {
             FieldType::Float => {
@@ -100,7 +103,6 @@ pub(crate) struct RowWriter<'a> {
     bits: u8,
 }
 
-/// Where the time of a row goes, which in a line comes last: a row is written as time, then this.
 impl<'a> RowWriter<'a> {
     /// A row after the one that `base` holds, or, `anew`, on its own.
     pub(crate) fn new(out: &'a mut Vec<u8>, base: &'a mut Base, shape: &'a Shape, anew: bool) -> Self {
@@ -110,11 +112,6 @@ impl<'a> RowWriter<'a> {
         let bitmap = out.len();
         out.resize(bitmap + shape.bitmap_bytes(), 0);
         Self { out, base, shape, bitmap, field: 0, bits: 0 }
-    }
-
-    /// The field that comes next.
-    pub(crate) const fn field(&self) -> usize {
-        self.field
     }
 
     #[inline]
@@ -344,7 +341,7 @@ impl<'a> RowReader<'a> {
             Values::Text(values) => values.push(self.base.texts[shape.extra[field] as usize].clone()),
             Values::Float(values) => {
                 let scale = self.base.slots[shape.extra[field] as usize];
-                values.push(match POWERS.get(scale as usize) {
+                values.push(match usize::try_from(scale).ok().and_then(|scale| POWERS.get(scale)) {
                     Some(power) => slot as f64 / power,
                     None => f64::from_bits(slot.cast_unsigned()),
                 });

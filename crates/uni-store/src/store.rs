@@ -85,6 +85,7 @@ pub(crate) struct Counters {
     pub(crate) appended: AtomicU64,
     pub(crate) rejected: AtomicU64,
     pub(crate) damaged_reads: AtomicU64,
+    pub(crate) refused_batches: AtomicU64,
     /// Log bytes that are frozen, and those written before this process opened the store.
     pub(crate) frozen_log_bytes: AtomicU64,
 }
@@ -98,6 +99,10 @@ pub struct StoreStats {
     pub series: u64,
     /// Rows that are in memory and in the log only.
     pub points_in_head: u64,
+    /// Bytes of memory that rows take which are in the log only.
+    pub head_bytes: u64,
+    /// Batches refused since the store was opened because memory was full, see [`Options::max_head_bytes`].
+    pub refused_batches_total: u64,
     /// Bytes of log files.
     pub wal_bytes: u64,
     /// Bytes of segments.
@@ -341,6 +346,8 @@ impl Store {
             databases: state.databases.len() as u64,
             series: state.series_count() as u64,
             points_in_head: state.head.rows() + frozen,
+            head_bytes: (state.head.bytes() + state.frozen.as_ref().map_or(0, |head| head.bytes())) as u64,
+            refused_batches_total: counter(&self.counters.refused_batches),
             wal_bytes: current_log + counter(&self.counters.frozen_log_bytes),
             segment_bytes: segments().map(|segment| segment.bytes()).sum(),
             segments: segments().count() as u64,

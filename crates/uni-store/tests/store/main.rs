@@ -3,4 +3,6 @@
 mod behaviour;
 mod common;
 mod crash;
+mod fixtures;
 mod model;
+mod power;

@@ -103,15 +103,16 @@ pub fn quick_float(bytes: &[u8], at: usize) -> Option<(Decimal, usize)> {
     let (negative, start) = sign(bytes, at);
     let (mut value, mut end) = digits(bytes, start, 0, 0)?;
     let whole_digits = end - start;
-    let mut scale = 0;
+    let mut places = 0;
     if bytes.get(end) == Some(&b'.') {
         let from = end + 1;
         (value, end) = digits(bytes, from, value, whole_digits)?;
-        scale = i32::try_from(end - from).ok()?;
+        places = end - from;
     }
-    if whole_digits + scale as usize == 0 {
+    if whole_digits + places == 0 {
         return None;
     }
+    let mut scale = i32::try_from(places).ok()?;
     if let Some(b'e' | b'E') = bytes.get(end) {
         let (power, after) = exponent(bytes, end + 1)?;
         scale -= power;

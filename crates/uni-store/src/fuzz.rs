@@ -1,0 +1,53 @@
+//! Doors for the fuzz targets, behind the feature `fuzz`: readers of bytes, without the checksums that keep random
+//! bytes from reaching them.
+//!
+//! Owns what must hold for any bytes: no panic, no memory beyond what the bytes can stand for, and what was read can be
+//! written and read again.
+
+use crate::block::{self, Effort};
+use crate::index;
+use crate::recovery::Recovery;
+use crate::replay::Replay;
+use crate::state::{Database, State};
+use crate::v1;
+
+/// A log of one frame: the first byte says the version, the rest is the payload. What it brought is read back.
+pub fn check_log(bytes: &[u8]) {
+    let Some((version, payload)) = bytes.split_first() else { return };
+    let (mut state, mut report) = (State::default(), Recovery::default());
+    state.databases.insert("uni".to_owned(), Database::default());
+    let mut replay = Replay::new(&mut state, &mut report, 86_400, version % 2 + 1);
+    // Bytes that do not follow the format end the log: what came before them stays.
+    let _ = replay.frame(payload);
+    replay.finish();
+    let ids: Vec<_> = state.head.ids().collect();
+    for id in ids {
+        let Ok(table) = state.head.table(id, |_| true) else { continue };
+        assert!(table.ascends(), "a series is read by ascending time");
+        let sealed = block::seal(&table.slice(0, table.times.len().min(100)), Some, Effort::Thorough);
+        assert_eq!(block::decode(&sealed, Some).map(|read| read.times.len()), Ok(table.times.len().min(100)));
+    }
+}
+
+/// A block without its checksum. What is read is packed and read again.
+pub fn check_block(bytes: &[u8]) {
+    let sealed = [bytes, &crc32fast::hash(bytes).to_le_bytes()].concat();
+    let _ = v1::block::decode(&sealed, Some);
+    for place in 0..4 {
+        let _ = block::summary_of(&sealed, place);
+    }
+    if let Ok(table) = block::decode(&sealed, Some) {
+        let mut places: Vec<u32> = table.columns.iter().map(|column| column.field).collect();
+        places.dedup();
+        let again = block::decode(&block::seal(&table, Some, Effort::Quick), Some);
+        assert_eq!(again.map(|read| read.times), Ok(table.times));
+    }
+}
+
+/// An index as it is when unpacked; the first byte says the version.
+pub fn check_index(bytes: &[u8]) {
+    if let Some((version, bytes)) = bytes.split_first() {
+        let _ = index::parse(bytes, version % 2 + 1, 8, 1 << 20);
+        let _ = index::unpack(bytes);
+    }
+}

@@ -1,0 +1,28 @@
+//! The seeds of the fuzz targets, which hold whatever fuzzing has found, go through the same checks with every test run.
+
+use std::path::Path;
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).expect("a folder of seeds").flatten() {
+        check(&std::fs::read(entry.path()).expect("a seed"));
+        count += 1;
+    }
+    assert!(count > 0, "no seeds in {}", folder.display());
+}
+
+#[test]
+fn logs() {
+    replay("store_log", uni_store::fuzz::check_log);
+}
+
+#[test]
+fn blocks() {
+    replay("store_block", uni_store::fuzz::check_block);
+}
+
+#[test]
+fn indexes() {
+    replay("store_index", uni_store::fuzz::check_index);
+}
