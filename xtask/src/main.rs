@@ -4,6 +4,7 @@
 //! would: cargo, npm, QEMU.
 
 mod bench;
+mod bench_store;
 mod build;
 mod conformance;
 mod demo;
@@ -58,7 +59,10 @@ enum Command {
     /// Build the guests: target/guests/NAME.elf, and the unstripped twin NAME.debug.elf
     Guests,
     /// Measure the figures of docs/PERFORMANCE.md
-    Bench,
+    Bench {
+        #[command(subcommand)]
+        what: Option<Bench>,
+    },
     /// Check licences, banned crates, sources and security advisories of all dependencies (cargo deny)
     Deny(Database),
     /// Check all dependencies for vulnerabilities (cargo audit)
@@ -71,6 +75,13 @@ enum Command {
         #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration, default_value = "10m")]
         time: Duration,
     },
+}
+
+/// What is measured apart from the rest.
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// The store beside InfluxDB and Prometheus: rates, size, memory, return after a kill
+    Store(bench_store::Workload),
 }
 
 /// Where the security advisories come from.
@@ -92,7 +103,8 @@ fn main() -> ExitCode {
         },
         Command::Build => build::all(),
         Command::Guests => build::guests(),
-        Command::Bench => bench::run(),
+        Command::Bench { what: None } => bench::run(),
+        Command::Bench { what: Some(Bench::Store(workload)) } => bench_store::run(&workload),
         Command::Deny(from) => scan::deny(from.db.as_deref()),
         Command::Audit(from) => scan::audit(from.db.as_deref()),
         Command::Fuzz { targets, time } => fuzz::run(&targets, time),

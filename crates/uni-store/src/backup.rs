@@ -23,7 +23,12 @@ impl Store {
         let copy = Files::create_in(&self.files, to)?;
         if !copy.list(&copy.data_dir())?.is_empty() {
             let source = Error::from(ErrorKind::AlreadyExists);
-            return Err(FileError { step: "write a backup into the folder, which is not empty,", path: to.into(), source }.into());
+            return Err(FileError {
+                step: "write a backup into the folder, which is not empty,",
+                path: to.into(),
+                source,
+            }
+            .into());
         }
         self.flush()?;
         // Readers keep files alive: what is merged away meanwhile stays until its link is made.

@@ -104,7 +104,9 @@ pub enum AppendError {
         source: io::Error,
     },
     /// Rows cannot be brought from memory into segments, and memory may take no more.
-    #[error("the store holds {bytes} bytes of log that cannot be packed into segments, {max} are allowed: check the disk")]
+    #[error(
+        "the store holds {bytes} bytes of log that cannot be packed into segments, {max} are allowed: check the disk"
+    )]
     Full {
         /// Bytes of log that is in no segment.
         bytes: u64,

@@ -92,8 +92,7 @@ impl SeriesHead {
         }
         let bytes = &mut self.tail.bytes;
         if bytes.capacity() - bytes.len() < 64 {
-            // Grows by half and not to the double, because this is where the memory is.
-            bytes.reserve_exact((bytes.len() / 2).clamp(64, PIECE_BYTES));
+            bytes.reserve_exact(bytes.len().clamp(128, PIECE_BYTES));
         }
         (bytes, &mut self.base, Undo { series: id, length, sealed })
     }

@@ -169,7 +169,7 @@ impl Routes {
         let guess = self.last.and_then(|last| self.list.get(last as usize)).map_or(NONE, |last| last.next);
         if let Some(route) = self.list.get(guess as usize) {
             let length = route.key.len();
-            if route.way == way && rest.get(length) == Some(&b' ') && rest.starts_with(&route.key) {
+            if route.way == way && rest.get(length) == Some(&b' ') && begins(rest, &route.key) {
                 return Some((guess, length));
             }
         }
@@ -455,6 +455,20 @@ impl<'b> Body<'b, '_, '_> {
     }
 }
 
+/// Whether `rest` starts with `key`. Keys are short: words at a time beat the call of a library.
+#[inline]
+fn begins(rest: &[u8], key: &[u8]) -> bool {
+    let Some(start) = rest.get(..key.len()) else { return false };
+    let (words, ends) = (start.chunks_exact(8), key.chunks_exact(8));
+    let same_end = words.remainder().iter().zip(ends.remainder()).all(|(a, b)| a == b);
+    same_end && words.zip(ends).all(|(a, b)| word(a) == word(b))
+}
+
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
+}
+
 /// Reads the values of a line that has the fields of the layout; returns where they end.
 #[inline]
 fn read_values(line: &[u8], from: usize, layout: &Layout, row: &mut RowWriter<'_>) -> Option<usize> {
@@ -468,7 +482,7 @@ fn read_values(line: &[u8], from: usize, layout: &Layout, row: &mut RowWriter<'_
             at += 1;
         }
         let key = layout.keys.get(key_from..*key_to as usize)?;
-        if !line.get(at..)?.starts_with(key) {
+        if !begins(line.get(at..)?, key) {
             return None;
         }
         at += key.len();

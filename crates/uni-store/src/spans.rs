@@ -42,7 +42,9 @@ impl Store {
             let known = state.databases.get(database);
             let known = known.ok_or_else(|| ScanError::NoDatabase { database: database.to_owned() })?;
             let Some(entry) = known.catalog.get(series) else { return Ok(Vec::new()) };
-            let Some(number) = known.catalog.field_number(&entry.measurement, field) else { return Ok(Vec::new()) };
+            let Some(number) = known.catalog.field_number(&entry.measurement, field) else {
+                return Ok(Vec::new());
+            };
             (Places::of(&state, known, series, range, self.partition_seconds), number)
         };
         let mut stretches = places.stretches(range);

@@ -99,7 +99,8 @@ fn folders_of_every_version_open_and_go_on() {
         store.append("uni", &points(55, "web")).expect("an append");
         store.flush().expect("a flush");
         check(&store);
-        let later = Timestamp(NOW.nanos() + i64::try_from(Duration::from_secs(1_000_000).as_nanos()).expect("small"));
+        let later =
+            Timestamp(NOW.nanos() + i64::try_from(Duration::from_secs(1_000_000).as_nanos()).expect("small"));
         assert!(store.merge(later, &mut || {}).expect("a merge"));
         while store.merge(later, &mut || {}).expect("a merge") {}
         check(&store);
@@ -118,9 +119,15 @@ fn what_is_written_today_is_byte_by_byte_what_the_fixture_has() {
     }
     // Segments hold packed bytes, which another release of the packer may choose otherwise.
     let plain = |files: Vec<(PathBuf, Vec<u8>)>| -> Vec<(PathBuf, Vec<u8>)> {
-        files.into_iter().filter(|(name, _)| name.extension().is_none_or(|extension| extension != "seg")).collect()
+        files
+            .into_iter()
+            .filter(|(name, _)| name.extension().is_none_or(|extension| extension != "seg"))
+            .collect()
     };
-    assert!(plain(ours) == plain(files(&fixture("v2"))), "the format changed: it needs a version, and a fixture");
+    assert!(
+        plain(ours) == plain(files(&fixture("v2"))),
+        "the format changed: it needs a version, and a fixture"
+    );
 }
 
 #[test]

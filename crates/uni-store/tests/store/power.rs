@@ -69,7 +69,12 @@ impl Lock for NoLock {}
 impl FrailDisk {
     fn new(fail_after: usize) -> Self {
         let dirs = BTreeSet::from([PathBuf::from("/")]);
-        Self(Arc::new(Mutex::new(Inner { dirs: dirs.clone(), synced_dirs: dirs, fail_after, ..Inner::default() })))
+        Self(Arc::new(Mutex::new(Inner {
+            dirs: dirs.clone(),
+            synced_dirs: dirs,
+            fail_after,
+            ..Inner::default()
+        })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -206,7 +211,9 @@ impl Disk for FrailDisk {
         let inner = &mut *guard;
         let inside = |path: &Path| path.parent() == Some(dir);
         inner.synced_names.retain(|path, _| !inside(path));
-        inner.synced_names.extend(inner.names.iter().filter(|(path, _)| inside(path)).map(|(p, n)| (p.clone(), *n)));
+        inner
+            .synced_names
+            .extend(inner.names.iter().filter(|(path, _)| inside(path)).map(|(p, n)| (p.clone(), *n)));
         inner.synced_dirs.retain(|path| !inside(path));
         inner.synced_dirs.extend(inner.dirs.iter().filter(|path| inside(path)).cloned());
         Ok(())
@@ -272,7 +279,14 @@ fn root() -> &'static Path {
 /// One value a point; its time says which.
 fn batch(numbers: &[i64]) -> Vec<uni_store::Point> {
     let vm = |n: i64| ["a", "b", "c"][usize::try_from(n % 3).expect("positive")];
-    let one = |n: &i64| point("m", vm(*n), &[("x", integer(*n)), ("y", FieldValue::Float(*n as f64 / 8.0))], n * 1_000_000_000);
+    let one = |n: &i64| {
+        point(
+            "m",
+            vm(*n),
+            &[("x", integer(*n)), ("y", FieldValue::Float(*n as f64 / 8.0))],
+            n * 1_000_000_000,
+        )
+    };
     numbers.iter().map(one).collect()
 }
 
@@ -342,7 +356,10 @@ fn at_every_operation_the_power_may_go_and_nothing_acknowledged_is_lost() {
         let (disk, mut told) = (FrailDisk::new(fail_after), Told::default());
         let outcome = run(&disk, &mut told);
         // What fails last may be the removal of a file that nothing needs any more: nobody is told.
-        assert!(outcome.is_err() || fail_after + 10 > operations, "{outcome:?} after {fail_after} of {operations}");
+        assert!(
+            outcome.is_err() || fail_after + 10 > operations,
+            "{outcome:?} after {fail_after} of {operations}"
+        );
         for cut in CUTS {
             check(&disk.after(cut), &told, &format!("power gone at operation {fail_after}, {cut:?}"));
         }

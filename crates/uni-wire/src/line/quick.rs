@@ -19,33 +19,45 @@ const MAX_SCALE: i32 = 22;
 /// So many digits always fit in a `u64`.
 const MAX_DIGITS: usize = 19;
 
-/// Eight ASCII digits as a number; `None` if they are not all digits.
+/// 10^0 to 10^8.
+const POWERS: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+
+/// The digits at the start of eight bytes as a number, and how many there are: all at once, whatever their count.
 #[inline]
-fn eight(bytes: &[u8; 8]) -> Option<u64> {
+fn leading_digits(bytes: &[u8; 8]) -> (u64, usize) {
     const ZEROS: u64 = 0x3030_3030_3030_3030;
     let word = u64::from_le_bytes(*bytes);
-    let digits = word.wrapping_sub(ZEROS);
-    // A byte that is no digit leaves a bit of its high half in one of the two.
-    if (digits | word.wrapping_add(0x4646_4646_4646_4646)) & 0x8080_8080_8080_8080 != 0 {
-        return None;
+    // A byte that is no digit leaves its highest bit in one of the two; what it borrows or carries goes to bytes after
+    // it only.
+    let others =
+        (word.wrapping_sub(ZEROS) | word.wrapping_add(0x4646_4646_4646_4646)) & 0x8080_8080_8080_8080;
+    let count = (others.trailing_zeros() / 8) as usize;
+    if count == 0 {
+        return (0, 0);
     }
+    // The digits move to the end; the zeros before them change nothing.
+    let digits = (word ^ ZEROS) << (64 - 8 * count);
     // Pairs, then fours, then all eight: three multiplications instead of eight.
     let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
     let low = (pairs & 0x0000_00ff_0000_00ff).wrapping_mul(0x000f_4240_0000_0064);
     let high = ((pairs >> 16) & 0x0000_00ff_0000_00ff).wrapping_mul(0x0000_2710_0000_0001);
-    Some(low.wrapping_add(high) >> 32)
+    (low.wrapping_add(high) >> 32, count)
 }
 
 /// The digits at `at` as a number, onto `value`, and where they end; at most 19 digits in all.
 #[inline]
 fn digits(bytes: &[u8], start: usize, mut value: u64, had: usize) -> Option<(u64, usize)> {
     let mut at = start;
-    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>)
-        && at - start + had + 8 <= MAX_DIGITS
-        && let Some(number) = eight(chunk)
-    {
-        value = value * 100_000_000 + number;
-        at += 8;
+    while let Some(chunk) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let (number, count) = leading_digits(chunk);
+        if at - start + had + count > MAX_DIGITS {
+            return None;
+        }
+        value = value * POWERS[count] + number;
+        at += count;
+        if count < 8 {
+            return Some((value, at));
+        }
     }
     while let Some(digit @ b'0'..=b'9') = bytes.get(at) {
         if at - start + had == MAX_DIGITS {
