@@ -177,8 +177,9 @@ impl Writer {
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
     pub(crate) store: &'a Store,
-    pub(crate) writer: MutexGuard<'a, Writer>,
+    /// Let go before `writer`: so the next writer still waits for that one, and readers are woken.
     pub(crate) state: RwLockWriteGuard<'a, State>,
+    pub(crate) writer: MutexGuard<'a, Writer>,
     pub(crate) database: &'a str,
 }
 
@@ -194,7 +195,7 @@ impl<'a> Session<'a> {
         if !state.databases.contains_key(database) {
             return Err(AppendError::NoDatabase { database: database.to_owned() });
         }
-        Ok(Self { store, writer, state, database })
+        Ok(Self { store, state, writer, database })
     }
 
     /// Puts a point into frame and head; returns its series.

@@ -132,7 +132,7 @@ impl SeriesHead {
         }
         let bytes = &mut self.tail.bytes;
         if bytes.capacity() - bytes.len() < row.len() {
-            bytes.reserve_exact((bytes.len() / 2).clamp(row.len().max(64), PIECE_BYTES.max(row.len())));
+            bytes.reserve_exact(bytes.len().clamp(row.len().max(128), PIECE_BYTES.max(row.len())));
         }
         bytes.extend_from_slice(row);
         self.tail.note(time);
@@ -210,10 +210,10 @@ impl Piece {
         wanted: impl Fn(u32) -> bool,
     ) -> Result<(), Damaged> {
         if self.first >= self.from {
-            return read_rows(&self.bytes, table, |number| shapes.get(number), wanted);
+            return read_rows((&self.bytes, self.rows as usize), table, |number| shapes.get(number), wanted);
         }
         let mut all = Table::default();
-        read_rows(&self.bytes, &mut all, |number| shapes.get(number), wanted)?;
+        read_rows((&self.bytes, 0), &mut all, |number| shapes.get(number), wanted)?;
         // Dropping is by whole days: the rows that are left are few or many, but this happens once a day.
         let kept = Table::merge(vec![all]).between(self.from, i64::MAX);
         *table = Table::merge(vec![std::mem::take(table), kept]);
@@ -382,6 +382,7 @@ pub(crate) fn join(
     wanted: impl Fn(u32) -> bool,
 ) -> Result<Table, Damaged> {
     let mut table = Table::default();
+    table.times.reserve(pieces.iter().map(|piece| piece.rows as usize).sum());
     pieces.iter().try_for_each(|piece| piece.read(&mut table, shapes, &wanted))?;
     Ok(if table.ascends() { table } else { Table::merge(vec![table]) })
 }

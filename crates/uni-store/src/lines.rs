@@ -25,6 +25,9 @@ use uni_wire::{FieldType, Timestamp};
 /// Bytes of a body that are stored together: all of their points, or, after a crash, none. Also what readers wait for
 /// at most, some milliseconds.
 const BATCH_BYTES: usize = 2 << 20;
+/// So many lines that are not stored are looked at under the lock; the next ones before it is taken again. Rubbish, at
+/// whatever speed it comes, must not keep others from storing.
+const MAX_ODD_LINES: usize = 32;
 /// Most routes: spellings of series keys. Beyond it all are forgotten and learnt again.
 const MAX_ROUTES: usize = 1 << 20;
 /// Most layouts, for the same reason.
@@ -246,6 +249,8 @@ struct Body<'b, 'o, 'r> {
     report: &'r mut dyn FnMut(LineEvent<'b>),
     way: u32,
     outcome: AppendedLines,
+    /// Lines looked at under the lock that were not stored.
+    odd: usize,
 }
 
 impl Store {
@@ -265,11 +270,18 @@ impl Store {
         report: &mut dyn FnMut(LineEvent<'b>),
     ) -> Result<AppendedLines, AppendError> {
         let outcome = AppendedLines::default();
-        let mut body = Body { bytes: body, at: 0, options, report, way: 0, outcome };
+        let mut body = Body { bytes: body, at: 0, options, report, way: 0, outcome, odd: 0 };
         if !self.has_database(database) {
             return Err(AppendError::NoDatabase { database: database.to_owned() });
         }
-        while body.at < body.bytes.len() {
+        loop {
+            if body.odd >= MAX_ODD_LINES {
+                body.odd = 0;
+                body.skip_bad();
+            }
+            if body.at >= body.bytes.len() {
+                break;
+            }
             let mut session = Session::begin(self, database)?;
             body.way = session.writer.routes.way(database, options.tag);
             // The line before came by another connection: its successor is not ours.
@@ -296,7 +308,8 @@ impl<'b> Body<'b, '_, '_> {
     /// Puts lines into the session until its frame is full.
     fn fill(&mut self, session: &mut Session<'_>) {
         let end = self.at.saturating_add(BATCH_BYTES);
-        while self.at < self.bytes.len() && self.at < end && !session.writer.is_full() {
+        let more = |body: &Self| body.at < body.bytes.len().min(end) && body.odd < MAX_ODD_LINES;
+        while more(self) && !session.writer.is_full() {
             if self.quick(session).is_none() && !self.slow(session) {
                 self.at = self.bytes.len();
             }
@@ -377,37 +390,61 @@ impl<'b> Body<'b, '_, '_> {
     /// Stores the next line by way of a point; `false` if there is none.
     fn slow(&mut self, session: &mut Session<'_>) -> bool {
         let Some(line) = self.next_line() else { return false };
-        if self.options.max_line_bytes.is_some_and(|most| line.len() > most) {
-            self.outcome.bad += 1;
-            (self.report)(LineEvent::TooLong);
+        let Some(mut point) = self.parse(line) else {
+            self.odd += 1;
             return true;
-        }
-        let options = self.options;
-        let mut point = match parse_point(line, options.mode, options.now, options.precision) {
-            Ok(point) => Point {
-                measurement: point.measurement,
-                tags: point.tags,
-                fields: point.fields,
-                time: point.time,
-            },
-            Err(error) => {
-                self.outcome.bad += 1;
-                (self.report)(LineEvent::Bad { line, error });
-                return true;
-            }
         };
-        let renamed = options.tag.is_some_and(|(key, value)| give_tag(&mut point, key, value));
+        let renamed = self.options.tag.is_some_and(|(key, value)| give_tag(&mut point, key, value));
         match session.put_point(&point) {
             Ok(series) => {
                 self.learn(session, line, &point, series, renamed);
                 self.tell(line, point.time.nanos(), renamed);
             }
             Err(reason) => {
+                self.odd += 1;
                 self.outcome.refused += 1;
                 (self.report)(LineEvent::Refused(reason));
             }
         }
         true
+    }
+
+    /// Passes over lines that no store is needed to refuse.
+    fn skip_bad(&mut self) {
+        loop {
+            let before = self.at;
+            let Some(line) = self.next_line() else {
+                self.at = self.bytes.len();
+                return;
+            };
+            if self.parse(line).is_some() {
+                self.at = before;
+                return;
+            }
+        }
+    }
+
+    /// The point of a line; if there is none, that is told.
+    fn parse(&mut self, line: &'b [u8]) -> Option<Point> {
+        if self.options.max_line_bytes.is_some_and(|most| line.len() > most) {
+            self.outcome.bad += 1;
+            (self.report)(LineEvent::TooLong);
+            return None;
+        }
+        let options = self.options;
+        match parse_point(line, options.mode, options.now, options.precision) {
+            Ok(point) => Some(Point {
+                measurement: point.measurement,
+                tags: point.tags,
+                fields: point.fields,
+                time: point.time,
+            }),
+            Err(error) => {
+                self.outcome.bad += 1;
+                (self.report)(LineEvent::Bad { line, error });
+                None
+            }
+        }
     }
 
     /// The next line that is neither blank nor a comment.

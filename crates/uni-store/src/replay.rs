@@ -20,6 +20,9 @@ use uni_wire::FieldType;
 /// A row that is not a multiple of milliseconds away from what was expected.
 const MILLISECOND: i64 = 1_000_000;
 
+/// Numbers of series are small, as long as the file is ours.
+const MAX_DENSE: u64 = 1 << 20;
+
 /// A series of the file.
 #[derive(Debug)]
 struct Known {
@@ -41,7 +44,11 @@ pub(crate) struct Replay<'a> {
     fields: HashMap<(u32, u32), (String, FieldType)>,
     series: HashMap<u64, (u32, TagList)>,
     shapes: HashMap<u64, (u32, Vec<u32>)>,
-    known_series: HashMap<u64, Known, foldhash::fast::FixedState>,
+    known: Vec<Known>,
+    /// Where in `known` a series of the file is.
+    known_series: HashMap<u64, u32, foldhash::fast::FixedState>,
+    /// As `known_series`, for numbers below [`MAX_DENSE`], plus one; 0 for none. Every row asks.
+    dense: Vec<u32>,
     known_shapes: HashMap<u64, u32>,
     /// `None` for a field that clashes.
     known_fields: HashMap<(u32, u32), Option<u32>>,
@@ -67,7 +74,9 @@ impl<'a> Replay<'a> {
             fields: HashMap::new(),
             series: HashMap::new(),
             shapes: HashMap::new(),
+            known: Vec::new(),
             known_series: HashMap::default(),
+            dense: Vec::new(),
             known_shapes: HashMap::new(),
             known_fields: HashMap::new(),
             span: None,
@@ -109,7 +118,7 @@ impl<'a> Replay<'a> {
                     let new = (measurement, tags);
                     if self.series.get(&number) != Some(&new) {
                         self.series.insert(number, new);
-                        self.known_series.remove(&number);
+                        self.forget(number);
                     }
                 }
                 Entry::Shape { number, measurement, fields } => {
@@ -126,11 +135,27 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// The series behind a number of the file; `None` where its database is gone.
-    fn series(&mut self, number: u64) -> Result<Option<SeriesId>, Damaged> {
-        if let Some(known) = self.known_series.get(&number) {
-            return Ok(Some(known.id));
+    fn forget(&mut self, number: u64) {
+        self.known_series.remove(&number);
+        if let Some(place) = usize::try_from(number).ok().and_then(|number| self.dense.get_mut(number)) {
+            *place = 0;
         }
+    }
+
+    /// Where in `known` the series behind a number of the file is; `None` where its database is gone.
+    #[inline]
+    fn series(&mut self, number: u64) -> Result<Option<usize>, Damaged> {
+        let dense = usize::try_from(number).ok().and_then(|number| self.dense.get(number));
+        if let Some(place @ 1..) = dense {
+            return Ok(Some(*place as usize - 1));
+        }
+        if let Some(place) = self.known_series.get(&number) {
+            return Ok(Some(*place as usize));
+        }
+        self.new_series(number)
+    }
+
+    fn new_series(&mut self, number: u64) -> Result<Option<usize>, Damaged> {
         let (measurement, tags) = self.series.get(&number).ok_or(Damaged("a series that is not defined"))?;
         let place = self.measurements.get(measurement);
         let (database, name) = place.ok_or(Damaged("a measurement that is not defined"))?;
@@ -141,8 +166,16 @@ impl<'a> Replay<'a> {
             self.databases.push(database.as_str().into());
             self.databases.len() - 1
         });
-        self.known_series.insert(number, Known { id, database: at as u32, last: None });
-        Ok(Some(id))
+        let place = self.known.len();
+        self.known.push(Known { id, database: at as u32, last: None });
+        if number < MAX_DENSE {
+            let index = number as usize;
+            self.dense.resize(self.dense.len().max(index + 1), 0);
+            self.dense[index] = place as u32 + 1;
+        } else {
+            self.known_series.insert(number, place as u32);
+        }
+        Ok(Some(place))
     }
 
     /// The number here of a field of the file, and whether its name leads to it.
@@ -180,7 +213,7 @@ impl<'a> Replay<'a> {
     }
 
     fn row(&mut self, number: u64, row: &[u8]) -> Result<(), Damaged> {
-        let Some(id) = self.series(number)? else {
+        let Some(place) = self.series(number)? else {
             self.report.points_refused += 1;
             return Ok(());
         };
@@ -188,46 +221,50 @@ impl<'a> Replay<'a> {
         let control = reader.varint()?;
         let anew = control & 1 == 1;
         let time = if anew {
-            self.begin_anew(number, control >> 1, &mut reader)?
+            self.begin_anew(place, control >> 1, &mut reader)?
         } else {
             let change = unzigzag(control >> 2);
             let change = if control & 2 == 2 { change.wrapping_mul(MILLISECOND) } else { change };
-            let known = self.known_series.get_mut(&number).ok_or(Damaged("a series that is not defined"))?;
+            let known = &mut self.known[place];
             let (last, step) = known.last.ok_or(Damaged("a row without a row before it"))?;
             let time = last.wrapping_add(step).wrapping_add(change);
             known.last = Some((time, time.wrapping_sub(last)));
             time
         };
-        self.note_span(number, time);
+        self.note_span(place, time);
         let head = &mut self.state.head;
         let bytes = if anew { &self.scratch[..] } else { row };
-        head.series_mut(id).push_raw(bytes, time);
+        head.series_mut(self.known[place].id).push_raw(bytes, time);
         head.count(1);
         self.report.points_replayed += 1;
         Ok(())
     }
 
     /// A row that begins anew, with the shape's number here, goes to `scratch`.
-    fn begin_anew(&mut self, number: u64, shape: u64, reader: &mut Reader<'_>) -> Result<i64, Damaged> {
+    fn begin_anew(&mut self, place: usize, shape: u64, reader: &mut Reader<'_>) -> Result<i64, Damaged> {
         let rest = reader.rest();
         let time = reader.zigzag()?;
         let here = self.shape(shape)?;
         self.scratch.clear();
         put_varint(&mut self.scratch, u64::from(here) << 1 | 1);
         self.scratch.extend_from_slice(rest);
-        let known = self.known_series.get_mut(&number).ok_or(Damaged("a series that is not defined"))?;
-        known.last = Some((time, 0));
+        self.known[place].last = Some((time, 0));
         let shapes = Arc::clone(&self.state.head.shapes);
         let fields = shapes.get(here).map_or(&[][..], |shape: &Shape| &shape.fields);
-        let database = &self.databases[known.database as usize];
-        if let Some(database) = self.state.databases.get_mut(&**database) {
-            database.catalog.mark_live(known.id, fields.iter().map(|(field, _)| *field));
-        }
+        self.mark_live(place, fields);
         Ok(time)
     }
 
-    fn note_span(&mut self, number: u64, time: i64) {
-        let Some(database) = self.known_series.get(&number).map(|known| known.database) else { return };
+    fn mark_live(&mut self, place: usize, fields: &[(u32, FieldType)]) {
+        let known = &self.known[place];
+        if let Some(database) = self.state.databases.get_mut(&*self.databases[known.database as usize]) {
+            database.catalog.mark_live(known.id, fields.iter().map(|(field, _)| *field));
+        }
+    }
+
+    #[inline]
+    fn note_span(&mut self, place: usize, time: i64) {
+        let database = self.known[place].database;
         if self.span.as_ref().is_some_and(|(of, span)| *of == database && span.contains(&time)) {
             return;
         }
@@ -241,7 +278,7 @@ impl<'a> Replay<'a> {
 
     fn row_v1(&mut self, number: u64, time: i64, row: &[u8]) -> Result<(), Damaged> {
         let measurement = self.series.get(&number).ok_or(Damaged("a series that is not defined"))?.0;
-        let Some(id) = self.series(number)? else {
+        let Some(place) = self.series(number)? else {
             self.report.points_refused += 1;
             return Ok(());
         };
@@ -273,13 +310,10 @@ impl<'a> Replay<'a> {
         writer.finish();
         put_time(&mut bytes, &mut base, time, Some(shape_number));
         bytes.extend_from_slice(&rest);
-        head.series_mut(id).push_raw(&bytes, time);
+        head.series_mut(self.known[place].id).push_raw(&bytes, time);
         head.count(1);
-        let known = self.known_series.get(&number).map(|known| &self.databases[known.database as usize]);
-        if let Some(database) = known.and_then(|name| self.state.databases.get_mut(&**name)) {
-            database.catalog.mark_live(id, fields.iter().map(|(field, _)| *field));
-        }
-        self.note_span(number, time);
+        self.mark_live(place, &fields);
+        self.note_span(place, time);
         self.report.points_replayed += 1;
         Ok(())
     }
@@ -292,6 +326,7 @@ impl<'a> Replay<'a> {
         self.state.recount(database, self.partition_seconds);
         // What has lost its last value has lost its number too.
         self.known_series.clear();
+        self.dense.clear();
         self.known_fields.clear();
         self.known_shapes.clear();
         self.span = None;

@@ -332,6 +332,7 @@ impl<'a> RowReader<'a> {
         Ok(())
     }
 
+    #[inline]
     fn push(&self, shape: &Shape, field: usize, values: &mut Values) {
         let slot = self.base.slots[field];
         match values {
@@ -350,36 +351,39 @@ impl<'a> RowReader<'a> {
     }
 }
 
-/// Reads all rows of a piece into a table, in their order, with the fields that are `wanted`.
+/// Reads all rows of a piece into a table, in their order, with the fields that are `wanted`. `rows`: how many there are,
+/// about.
 pub(crate) fn read_rows<'s>(
-    bytes: &[u8],
+    (bytes, rows): (&[u8], usize),
     table: &mut Table,
     shape: impl Fn(u32) -> Option<&'s Shape>,
     wanted: impl Fn(u32) -> bool,
 ) -> Result<(), Damaged> {
-    let mut rows = RowReader::new(bytes);
+    let mut reader = RowReader::new(bytes);
     let mut places: Vec<(usize, usize)> = Vec::new();
     let mut known: Option<u32> = None;
-    while let Some((time, shape)) = rows.next(&shape)? {
-        if known != Some(rows.base.shape) {
-            known = Some(rows.base.shape);
+    table.times.reserve(rows);
+    while let Some((time, shape)) = reader.next(&shape)? {
+        if known != Some(reader.base.shape) {
+            known = Some(reader.base.shape);
+            // From here on, as long as the shape stays, each of these columns gets a value with every row.
             places.clear();
             for (at, (field, field_type)) in shape.fields.iter().enumerate() {
                 if wanted(*field) {
-                    places.push((at, table.column(*field, *field_type)));
+                    let column = table.column(*field, *field_type);
+                    table.columns[column].skip_to(table.times.len());
+                    table.columns[column].values.reserve(rows);
+                    places.push((at, column));
                 }
             }
+            // A shape names each field once; of one that does not (in a log that is not ours) the first counts.
+            places.sort_by_key(|(_, column)| *column);
+            places.dedup_by_key(|(_, column)| *column);
         }
         for &(field, at) in &places {
             let column = &mut table.columns[at];
-            if column.values.len() < table.times.len() {
-                column.skip_to(table.times.len());
-            }
-            // A field that is named twice in a shape counts once, the last time.
-            if column.values.len() == table.times.len() {
-                rows.push(shape, field, &mut column.values);
-                column.mark_present();
-            }
+            reader.push(shape, field, &mut column.values);
+            column.mark_present();
         }
         table.times.push(time);
     }

@@ -62,6 +62,17 @@ impl Values {
         }
     }
 
+    /// Room for more values.
+    pub(crate) fn reserve(&mut self, rows: usize) {
+        match self {
+            Self::Float(values) => values.reserve(rows),
+            Self::Integer(values) => values.reserve(rows),
+            Self::Unsigned(values) => values.reserve(rows),
+            Self::Text(values) => values.reserve(rows),
+            Self::Boolean(values) => values.reserve(rows),
+        }
+    }
+
     /// Placeholders up to `rows`.
     pub(crate) fn pad(&mut self, rows: usize) {
         match self {

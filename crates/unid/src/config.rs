@@ -96,8 +96,9 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     retention: Option<Duration>,
 
-    /// When an acknowledged HTTP write is on disk
-    #[arg(long, value_enum, default_value_t = Fsync::Always)]
+    /// When an acknowledged HTTP write is on disk: `always` (before it is acknowledged), `interval=DURATION` (so much
+    /// later at most, `interval` for a second) or `never` (when the kernel sees fit)
+    #[arg(long, value_name = "WHEN", value_parser = parse_fsync, default_value = "always")]
     fsync: Fsync,
 
     /// QEMU's system emulator
@@ -118,14 +119,27 @@ pub(crate) struct Flags {
 }
 
 /// When written data is forced to disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fsync {
     /// Before an HTTP write is acknowledged.
     Always,
-    /// Once a second.
-    Interval,
+    /// This much later at most.
+    Interval(Duration),
     /// When the kernel sees fit.
     Never,
+}
+
+/// The interval when none is named; upkeep looks once a second.
+const FSYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+fn parse_fsync(text: &str) -> Result<Fsync, String> {
+    match text.split_once('=') {
+        None if text == "always" => Ok(Fsync::Always),
+        None if text == "interval" => Ok(Fsync::Interval(FSYNC_INTERVAL)),
+        None if text == "never" => Ok(Fsync::Never),
+        Some(("interval", duration)) => Ok(Fsync::Interval(parse_duration(duration)?)),
+        _ => Err(format!("{text:?}: write always, interval=DURATION or never")),
+    }
 }
 
 /// Where VM records are kept.
@@ -464,6 +478,16 @@ mod tests {
         }
         for text in ["", "0", "0s", "s", "10x", "-1s", "1.5s", "99999999999999999999d", "99999999999999d"] {
             assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn fsync_is_always_never_or_an_interval() {
+        assert_eq!(parse_fsync("always"), Ok(Fsync::Always));
+        assert_eq!(parse_fsync("interval"), Ok(Fsync::Interval(Duration::from_secs(1))));
+        assert_eq!(parse_fsync("interval=5s"), Ok(Fsync::Interval(Duration::from_secs(5))));
+        for bad in ["", "sometimes", "interval=", "interval=soon", "always=1s"] {
+            assert!(parse_fsync(bad).is_err(), "{bad}");
         }
     }
 

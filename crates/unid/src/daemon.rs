@@ -42,8 +42,6 @@ const UPKEEP: Duration = Duration::from_secs(1);
 const MERGE_SLICE: Duration = Duration::from_millis(20);
 /// After a merge failed, it is tried again.
 const MERGE_RETRY: Duration = Duration::from_mins(1);
-/// How often `--fsync interval` syncs.
-const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 /// Open files asked for; the hard limit may be lower.
 const MAX_FILES: u64 = 65_536;
 /// Fewer than the listeners' limits on connections add up to.
@@ -65,7 +63,7 @@ pub(crate) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
     let options = Options {
         durability: match config.fsync {
             Fsync::Always => Durability::Always,
-            Fsync::Interval => Durability::Interval(SYNC_INTERVAL),
+            Fsync::Interval(interval) => Durability::Interval(interval),
             Fsync::Never => Durability::Never,
         },
         retention: config.retention,

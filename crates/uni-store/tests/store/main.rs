@@ -4,5 +4,6 @@ mod behaviour;
 mod common;
 mod crash;
 mod fixtures;
+mod lines;
 mod model;
 mod power;

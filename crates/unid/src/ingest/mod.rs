@@ -187,7 +187,7 @@ impl Ingest {
                 complaints.push(complaint.to_string());
             }
         };
-        let mut report = |event: LineEvent<'_>| self.note(event, &mut complain);
+        let mut report = |event: LineEvent<'_>| self.note(event, options.mode, &mut complain);
         // What is shown is kept apart: it outlives the lock under which it is told.
         let mut report = |event| match event {
             LineEvent::Stored { line, .. } if Live::draws(line) => shown.push(line),
@@ -203,7 +203,7 @@ impl Ingest {
     }
 
     /// Counts what became of a line.
-    fn note(&self, event: LineEvent<'_>, complain: &mut impl FnMut(Complaint<'_>)) {
+    fn note(&self, event: LineEvent<'_>, mode: Mode, complain: &mut impl FnMut(Complaint<'_>)) {
         match event {
             LineEvent::Stored { .. } => {}
             LineEvent::Renamed => {
@@ -211,7 +211,11 @@ impl Ingest {
             }
             LineEvent::Bad { line, error } => {
                 self.counters.bad_line();
-                complain(Complaint::Bad(line, error));
+                complain(if mode == Mode::Strict {
+                    Complaint::Bad(line, error)
+                } else {
+                    Complaint::Logged(line, error)
+                });
             }
             LineEvent::Refused(reason) => {
                 self.counters.refused_point(&reason);
@@ -340,7 +344,10 @@ pub(crate) struct Lines {
 
 /// Something about a line that was not stored.
 enum Complaint<'a> {
+    /// In InfluxDB's words, for a client.
     Bad(&'a [u8], LineError),
+    /// With the place, for the log.
+    Logged(&'a [u8], LineError),
     Refused(RejectReason),
     TooLong,
 }
@@ -351,6 +358,10 @@ impl std::fmt::Display for Complaint<'_> {
             Self::Bad(line, error) => {
                 let excerpt = String::from_utf8_lossy(&line[..line.len().min(200)]);
                 write!(f, "unable to parse '{excerpt}': {}", error.reason(line))
+            }
+            Self::Logged(line, error) => {
+                let excerpt = String::from_utf8_lossy(&line[..line.len().min(60)]);
+                write!(f, "bad line {excerpt:?}: {error}")
             }
             Self::Refused(reason) => reason.fmt(f),
             Self::TooLong => write!(f, "a line longer than {MAX_LINE_BYTES} bytes"),

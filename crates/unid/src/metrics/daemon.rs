@@ -134,7 +134,7 @@ fn taken_in(ingest: &Ingest) -> [Family; 8] {
     ]
 }
 
-fn store(polled: &Polled) -> [Family; 9] {
+fn store(polled: &Polled) -> [Family; 11] {
     let stats = polled.host().store;
     let gauge = |name, help, value: u64| Family::gauge(name, help).with(&[], value);
     [
@@ -145,6 +145,7 @@ fn store(polled: &Polled) -> [Family; 9] {
             "Points that are in memory and in the log only.",
             stats.points_in_head,
         ),
+        gauge("uni_store_head_bytes", "Bytes of memory that these points take.", stats.head_bytes),
         gauge("uni_store_wal_bytes", "Bytes of the write-ahead log.", stats.wal_bytes),
         gauge("uni_store_segments", "Segments on disk.", stats.segments),
         gauge("uni_store_segment_bytes", "Bytes of segments on disk.", stats.segment_bytes),
@@ -159,6 +160,11 @@ fn store(polled: &Polled) -> [Family; 9] {
             "Reads of the store that met a place they could not read.",
         )
         .with(&[], stats.damaged_reads_total),
+        Family::counter(
+            "uni_store_refused_batches_total",
+            "Batches refused because memory is full and segments cannot be written.",
+        )
+        .with(&[], stats.refused_batches_total),
     ]
 }
 
