@@ -124,7 +124,7 @@ fn a_stream_ends_lines_at_every_newline_and_refuses_long_ones() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = open(dir.path());
     let stream = LineOptions { mode: Mode::Lenient, max_line_bytes: Some(24), ..options() };
-    let body = "m x=1i 1\nm x=2i 2\r\nm s=\"open 3\nm x=4i 4\nm x=5i                  5\nm s=\"a long text here\" 6\nm x=7i 7\n";
+    let body = "m x=1i 1\nm x=2i 2\r\nm s=\"open 3\nm x=4i 4\nm x=5i                  5\nm s=\"a longer text here\" 6\nm x=7i 7\n";
     assert_eq!(told(&store, body, &stream), ["unbalanced quotes", "too long", "too long"]);
     let times: Vec<i64> =
         contents(&store, DB)[&("m".to_owned(), String::new())].keys().map(|t| t / 1_000_000_000).collect();
