@@ -1,4 +1,5 @@
-//! The seeds of the fuzz targets, which hold whatever fuzzing has found, go through the same checks with every test run.
+//! The seeds of the fuzz targets, which hold whatever fuzzing has found, go through the same checks with every test run:
+//! as they are, cut off at every byte, and with every byte changed in some ways.
 
 use std::path::Path;
 
@@ -6,7 +7,16 @@ fn replay(target: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
     let mut count = 0;
     for entry in std::fs::read_dir(&folder).expect("a folder of seeds").flatten() {
-        check(&std::fs::read(entry.path()).expect("a seed"));
+        let seed = std::fs::read(entry.path()).expect("a seed");
+        check(&seed);
+        for at in 0..seed.len() {
+            check(&seed[..at]);
+            for change in [0x01, 0x10, 0x80, 0xff] {
+                let mut changed = seed.clone();
+                changed[at] ^= change;
+                check(&changed);
+            }
+        }
         count += 1;
     }
     assert!(count > 0, "no seeds in {}", folder.display());
