@@ -64,6 +64,7 @@ mod read;
 mod recovery;
 mod replay;
 mod retention;
+mod routes;
 mod row;
 mod segment;
 mod selection;

@@ -1,21 +1,17 @@
 //! Taking line protocol in: whole bodies, line by line, without making points of them.
 //!
-//! Owns what has been learnt about lines: a *route* leads from the bytes of a series key to the series, a *layout* is
-//! the sequence of field keys that lines of a route had last. A line that looks like the last one of its series is
+//! Owns the two ways of a line. A line that looks like the last one of its series is
 //! compared, not parsed; only its values are read. Every other line takes the way of a point, and teaches its route.
-//! Both are caches: they may be forgotten at any time. Never decides what a line means: that is `uni_wire`'s.
+//! Never decides what a line means: that is `uni_wire`'s.
 
 use crate::append::Session;
 use crate::catalog::SeriesId;
 use crate::error::AppendError;
 use crate::point::{Point, RejectReason};
+use crate::routes::{Layout, begins};
 use crate::row::{RowWriter, put_time};
 use crate::state::{partition_of, partition_span};
 use crate::store::Store;
-use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashTable};
-use std::hash::BuildHasher;
-use std::ops::RangeInclusive;
 use uni_wire::line::{
     LineError, Mode, Precision, next_line, parse_line_with, parse_point, quick_boolean, quick_float,
     quick_integer, quick_text, quick_unsigned, quick_whole,
@@ -28,17 +24,8 @@ const BATCH_BYTES: usize = 2 << 20;
 /// So many lines that are not stored are looked at under the lock; the next ones before it is taken again. Rubbish, at
 /// whatever speed it comes, must not keep others from storing.
 const MAX_ODD_LINES: usize = 32;
-/// Most routes: spellings of series keys. Beyond it all are forgotten and learnt again.
-const MAX_ROUTES: usize = 1 << 20;
-/// Most layouts, for the same reason.
-const MAX_LAYOUTS: usize = 1 << 12;
-/// Most ways: databases, and VMs with a link of their own.
-const MAX_WAYS: usize = 1 << 14;
 /// A line longer than this always takes the way of a point, which checks lengths.
 const MAX_QUICK_BYTES: usize = 32 << 10;
-/// The start of a chain: no route.
-const NONE: u32 = u32::MAX;
-
 /// How the bytes of a body are to be understood.
 #[derive(Clone, Copy, Debug)]
 pub struct LineOptions<'a> {
@@ -93,152 +80,6 @@ pub struct AppendedLines {
     pub bad: usize,
     /// How long the log is now; for [`Store::wait_durable`].
     written: u64,
-}
-
-/// From a spelling of a series key to the series.
-#[derive(Debug)]
-struct Route {
-    way: u32,
-    key: Box<[u8]>,
-    series: SeriesId,
-    layout: u32,
-    /// The line had claimed another value for the tag it was given.
-    renamed: bool,
-    /// The route of the line that came after this one the last time: mostly it comes next again.
-    next: u32,
-}
-
-/// The fields of a line, in order.
-#[derive(Debug)]
-struct Layout {
-    /// `key=` of all fields, one after the other.
-    keys: Vec<u8>,
-    /// For each field where its key ends, and its type.
-    ends: Vec<(u32, FieldType)>,
-    measurement: u32,
-    fields: Box<[(u32, FieldType)]>,
-    /// The number of the shape in the head of this epoch.
-    shape: u32,
-    epoch: u64,
-}
-
-/// What has been learnt about lines.
-#[derive(Debug, Default)]
-pub(crate) struct Routes {
-    table: HashTable<u32>,
-    list: Vec<Route>,
-    layouts: Vec<Layout>,
-    /// Database and given tag to a number.
-    ways: HashMap<(String, Option<String>), u32>,
-    /// The route of the line before.
-    last: Option<u32>,
-    /// The partition of the line before, in a database: known to exist.
-    span: Option<(u32, RangeInclusive<i64>)>,
-    hasher: FixedState,
-}
-
-impl Routes {
-    /// Forgets everything; to be called when series or fields may have lost their numbers.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    fn way(&mut self, database: &str, tag: Option<(&str, &str)>) -> u32 {
-        if self.ways.len() >= MAX_WAYS || self.list.len() >= MAX_ROUTES || self.layouts.len() >= MAX_LAYOUTS {
-            self.clear();
-        }
-        // Neither keys nor values of tags hold a newline that the other could borrow: they are one text.
-        let key = (database.to_owned(), tag.map(|(key, value)| format!("{key}\n{value}")));
-        let next = self.ways.len() as u32;
-        *self.ways.entry(key).or_insert(next)
-    }
-
-    fn hash(&self, way: u32, key: &[u8]) -> u64 {
-        self.hasher.hash_one((way, key))
-    }
-
-    fn find(&self, way: u32, key: &[u8]) -> Option<u32> {
-        let same = |at: &u32| {
-            let route = &self.list[*at as usize];
-            route.way == way && *route.key == *key
-        };
-        self.table.find(self.hash(way, key), same).copied()
-    }
-
-    /// The route of the line at the start of `rest`, and the length of its key. First the one that came next the last
-    /// time is tried.
-    #[inline]
-    fn route_of(&self, way: u32, rest: &[u8]) -> Option<(u32, usize)> {
-        let guess = self.last.and_then(|last| self.list.get(last as usize)).map_or(NONE, |last| last.next);
-        if let Some(route) = self.list.get(guess as usize) {
-            let length = route.key.len();
-            if route.way == way && rest.get(length) == Some(&b' ') && begins(rest, &route.key) {
-                return Some((guess, length));
-            }
-        }
-        let end = key_end(rest)?;
-        Some((self.find(way, &rest[..end])?, end))
-    }
-
-    /// Remembers that this route's line came after the last one.
-    #[inline]
-    fn follow(&mut self, route: u32) {
-        if let Some(last) = self.last
-            && let Some(last) = self.list.get_mut(last as usize)
-            && last.next != route
-        {
-            last.next = route;
-        }
-        self.last = Some(route);
-    }
-
-    fn learn(&mut self, way: u32, key: &[u8], series: SeriesId, renamed: bool, layout: u32) {
-        if let Some(at) = self.find(way, key) {
-            let route = &mut self.list[at as usize];
-            (route.series, route.layout, route.renamed) = (series, layout, renamed);
-            return self.follow(at);
-        }
-        let at = self.list.len() as u32;
-        self.list.push(Route { way, key: key.into(), series, layout, renamed, next: NONE });
-        let (list, hasher) = (&self.list, &self.hasher);
-        let hash = hasher.hash_one((way, key));
-        self.table.insert_unique(hash, at, |at| {
-            let route = &list[*at as usize];
-            hasher.hash_one((route.way, &*route.key))
-        });
-        self.follow(at);
-    }
-
-    fn layout(
-        &mut self,
-        keys: Vec<u8>,
-        ends: Vec<(u32, FieldType)>,
-        measurement: u32,
-        numbers: &[u32],
-    ) -> u32 {
-        let fields: Box<[(u32, FieldType)]> =
-            numbers.iter().zip(&ends).map(|(number, (_, field_type))| (*number, *field_type)).collect();
-        let same = |layout: &Layout| {
-            layout.measurement == measurement && layout.keys == keys && layout.fields == fields
-        };
-        if let Some(at) = self.layouts.iter().position(same) {
-            return at as u32;
-        }
-        self.layouts.push(Layout { keys, ends, measurement, fields, shape: 0, epoch: 0 });
-        self.layouts.len() as u32 - 1
-    }
-}
-
-/// The end of the series key: the first space that no backslash stands before. `None` where the line ends first.
-fn key_end(rest: &[u8]) -> Option<usize> {
-    for at in memchr::memchr2_iter(b' ', b'\n', rest) {
-        match rest[at] {
-            b' ' if at > 0 && rest[at - 1] != b'\\' => return Some(at),
-            b' ' if at > 0 => {}
-            _ => return None,
-        }
-    }
-    None
 }
 
 /// One body on its way in.
@@ -490,20 +331,6 @@ impl<'b> Body<'b, '_, '_> {
             routes.learn(way, parsed.series_key().as_bytes(), series, renamed, layout);
         }
     }
-}
-
-/// Whether `rest` starts with `key`. Keys are short: words at a time beat the call of a library.
-#[inline]
-fn begins(rest: &[u8], key: &[u8]) -> bool {
-    let Some(start) = rest.get(..key.len()) else { return false };
-    let (words, ends) = (start.chunks_exact(8), key.chunks_exact(8));
-    let same_end = words.remainder().iter().zip(ends.remainder()).all(|(a, b)| a == b);
-    same_end && words.zip(ends).all(|(a, b)| word(a) == word(b))
-}
-
-#[inline]
-fn word(bytes: &[u8]) -> u64 {
-    bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_ne_bytes(*bytes))
 }
 
 /// Reads the values of a line that has the fields of the layout; returns where they end.
