@@ -4,6 +4,7 @@
 //! Owns the servers it starts and their folders. The workload comes from a program outside the tree, `loadgen`, which
 //! writes and sends bodies and reads `/proc`: whoever has it names it. Prints Markdown.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -209,7 +210,9 @@ fn tree_bytes(folder: &Path) -> anyhow::Result<u64> {
     for entry in std::fs::read_dir(folder)?.flatten() {
         // A file may go while it is looked at: a merge has replaced it.
         let Ok(metadata) = entry.metadata() else { continue };
-        sum += if metadata.is_dir() { tree_bytes(&entry.path()).unwrap_or(0) } else { metadata.len() };
+        // what is allocated, in units of stat(2): some files are made with holes
+        sum +=
+            if metadata.is_dir() { tree_bytes(&entry.path()).unwrap_or(0) } else { metadata.blocks() * 512 };
     }
     Ok(sum)
 }
