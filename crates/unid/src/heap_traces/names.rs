@@ -222,3 +222,133 @@ impl std::fmt::Debug for Naming {
         f.debug_struct("Naming").field("events", &self.out.events).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uni_wire::memtrace::Source;
+
+    struct Bare;
+
+    impl Locate for Bare {
+        fn locate(&self, code: u64, each: &mut dyn FnMut(Position<'_>)) {
+            let bare = format!("{code:#x}");
+            // what OCaml says of a frame is more than an address
+            let name = if code == 0x30 { "Main.start" } else { &bare };
+            let (start_column, end_column) = if code == 0x30 { (2, 7) } else { (0, 0) };
+            each(Position { name: name.as_bytes(), file: b"web", line: 3, start_column, end_column });
+        }
+    }
+
+    /// What a guest would send, flushed after every event.
+    fn guests_trace() -> Vec<u8> {
+        let info = Info {
+            sample_rate: 0.5,
+            word_size_bits: 64,
+            executable_name: b"web",
+            host_name: b"web",
+            runtime_params: b"",
+            pid: u64::MAX,
+            start_micros: 1_000_000,
+            context: b"",
+            initial_domain: 0,
+        };
+        let mut writer = Writer::new(vec![0; 16]);
+        writer.start(Version::V2, &info).unwrap();
+        let mut trace = Vec::new();
+        for event in 0..9_u64 {
+            let backtrace = [0x30, 0x10, 0x20 + event];
+            let allocation =
+                Allocation { length_words: 3, samples: 1, source: Source::Minor, backtrace: &backtrace };
+            while writer.handle_alloc(1_000_000 + event, &allocation).is_err() {
+                drain(&mut writer, &mut trace);
+            }
+            if event % 2 == 1 {
+                writer.handle_collect(1_000_000 + event, event).unwrap();
+            }
+            writer.flush(1_000_000 + event).unwrap();
+            drain(&mut writer, &mut trace);
+        }
+        writer.close().unwrap();
+        drain(&mut writer, &mut trace);
+        trace
+    }
+
+    fn drain(writer: &mut Writer<Vec<u64>>, trace: &mut Vec<u8>) {
+        while let Some(packet) = writer.poll_packet(&Bare) {
+            let sent = packet.len();
+            trace.extend_from_slice(packet);
+            writer.handle_sent(sent);
+        }
+    }
+
+    fn naming() -> Naming {
+        Naming::new(Box::new(|address| {
+            let frame = |function: &str, line| Frame { function: function.into(), file: "a.rs".into(), line };
+            match address {
+                0x10 => vec![frame("web::inner", 5), frame("web::outer", 9)],
+                0x20 => vec![frame("??", 0)],
+                _ => Vec::new(),
+            }
+        }))
+    }
+
+    /// All names by code, and the events as they are written down.
+    fn told(trace: &[u8]) -> (HashMap<u64, Vec<String>>, Vec<String>) {
+        let (mut names, mut events) = (HashMap::new(), Vec::new());
+        let mut decoder = Decoder::new(Mode::Strict);
+        let mut each = |item: Item<'_>| match item {
+            Item::Location { code, positions } => {
+                names.insert(code, positions.iter().map(ToString::to_string).collect());
+            }
+            Item::Alloc(alloc) => {
+                events.push(format!("{} {} {:x?}", alloc.time_micros, alloc.id, alloc.backtrace))
+            }
+            Item::Collect(gone) => events.push(format!("{} -{}", gone.time_micros, gone.id)),
+            _ => {}
+        };
+        decoder.handle_bytes(trace, &mut each).unwrap();
+        decoder.finish(&mut each).unwrap();
+        (names, events)
+    }
+
+    #[test]
+    fn addresses_get_names_and_nothing_else_changes_however_it_comes() {
+        let trace = guests_trace();
+        let before = told(&trace);
+        for size in [1, 7, 1000, trace.len()] {
+            let mut naming = naming();
+            let named: Vec<u8> = trace.chunks(size).flat_map(|piece| naming.feed(piece).unwrap()).collect();
+            let (names, events) = told(&named);
+            assert_eq!(events, before.1);
+            assert_eq!(naming.events(), events.len() as u64);
+            assert_eq!(names[&0x10], ["web::outer@a.rs:9:0-0", "web::inner@a.rs:5:0-0"], "outermost first");
+            // what has no name keeps its address, and what has one keeps that
+            assert_eq!(names[&0x20], before.0[&0x20]);
+            assert_eq!(names[&0x30], ["Main.start@web:3:2-7"]);
+        }
+    }
+
+    #[test]
+    fn a_cut_trace_comes_out_as_whole_packets_and_a_damaged_one_ends() {
+        let trace = guests_trace();
+        for cut in (0..trace.len()).step_by(13) {
+            let named = naming().feed(&trace[..cut]).unwrap();
+            if !named.is_empty() {
+                told(&named);
+            }
+        }
+        for at in (0..trace.len()).step_by(3) {
+            let mut damaged = trace.clone();
+            damaged[at] ^= 0x55;
+            let mut naming = naming();
+            // whatever comes out can be read
+            let named: Vec<u8> =
+                damaged.chunks(64).map_while(|piece| naming.feed(piece).ok()).flatten().collect();
+            if !named.is_empty() {
+                told(&named);
+            }
+        }
+        assert!(naming().feed(b"error: memtrace tracing already active\n").is_err());
+    }
+}
