@@ -137,3 +137,19 @@ export function lonePoints(column: readonly Cell[]): number[] {
   }
   return alone;
 }
+
+/** Curves laid on each other, the first on top: each becomes the sum of itself and those below it that are shown. */
+export function stackColumns(columns: readonly Cell[][], shown: readonly boolean[]): Cell[][] {
+  const stacked = columns.map((column) => [...column]);
+  const rows = columns[0]?.length ?? 0;
+  for (let row = 0; row < rows; row += 1) {
+    let sum = 0;
+    for (let index = columns.length - 1; index >= 0; index -= 1) {
+      const cell = columns[index]?.[row];
+      if (typeof cell !== "number" || shown[index] !== true) continue;
+      sum += cell;
+      (stacked[index] as Cell[])[row] = sum;
+    }
+  }
+  return stacked;
+}

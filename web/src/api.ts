@@ -12,10 +12,13 @@ import {
   decodeRefusal,
   decodeStats,
   decodeVmDetail,
+  fields,
   type Overview,
   type Stats,
+  text,
   type VmDetail,
 } from "./decode.ts";
+import { decodeFlame, decodeLibraries, decodeTraces, type Flame, type Libraries, type Traces } from "./decode-heap.ts";
 
 const API = "/ui/api";
 const DEADLINE_MS = 10_000;
@@ -77,18 +80,52 @@ export async function fetchControl(vm: string): Promise<Control> {
  * and what the browser knows by itself stays out of it; a refusal is the daemon's own words.
  */
 export async function postControl(vm: string, change: ControlChange, daemonToken: string): Promise<Control> {
-  const answer = await fetch(`${API}${vmPath(vm)}/control`, {
+  return decodeControl(await post(`${vmPath(vm)}/control`, change, daemonToken));
+}
+
+async function post(path: string, body: object, daemonToken: string): Promise<unknown> {
+  const answer = await fetch(`${API}${path}`, {
     method: "POST",
     headers: { authorization: `Bearer ${daemonToken}`, "content-type": "application/json" },
-    body: JSON.stringify(change),
+    body: JSON.stringify(body),
     credentials: "omit",
     cache: "no-store",
     signal: AbortSignal.timeout(CHANGE_DEADLINE_MS),
   });
   if (answer.status === 401) throw new TokenWanted("the daemon does not take this token");
-  if (answer.ok) return decodeControl(await answer.json());
+  if (answer.ok) return answer.json();
+  throw new Error(await whyNot(answer));
+}
+
+/** The daemon's own words for a refusal. */
+async function whyNot(answer: Response): Promise<string> {
   const why = decodeRefusal(await answer.json().catch(() => null));
-  throw new Error(why === "" ? `the daemon answered ${answer.status}` : why);
+  return why === "" ? `the daemon answered ${answer.status}` : why;
+}
+
+/** Live bytes by library over the last `seconds`: of one VM, or of all together. */
+export async function fetchLibraries(vm: string | undefined, seconds: number): Promise<Libraries> {
+  return decodeLibraries(await fetchJson(`${vm === undefined ? "" : vmPath(vm)}/libraries?seconds=${seconds}`));
+}
+
+/** The heap traces of one VM that are kept. */
+export async function fetchTraces(vm: string): Promise<Traces> {
+  return decodeTraces(await fetchJson(`${vmPath(vm)}/traces`));
+}
+
+/** The flame graph of a trace. */
+export async function fetchFlame(vm: string, trace: string): Promise<Flame> {
+  const path = `${vmPath(vm)}/traces/${encodeURIComponent(trace)}/flame`;
+  const answer = await fetch(`${API}${path}`, { signal: AbortSignal.timeout(CHANGE_DEADLINE_MS), cache: "no-store" });
+  if (!answer.ok) throw new Error(await whyNot(answer));
+  const flame = decodeFlame(await answer.json());
+  if (flame === undefined) throw new Error("the daemon's answer is no tree");
+  return flame;
+}
+
+/** Takes a heap trace of one VM for some seconds; answers its name. The token goes as in {@link postControl}. */
+export async function postTrace(vm: string, seconds: number, daemonToken: string): Promise<string> {
+  return text(fields(await post(`${vmPath(vm)}/traces`, { for_seconds: seconds }, daemonToken))["name"]);
 }
 
 /** One VM's curves over the last `seconds`. */

@@ -2,7 +2,7 @@
 // Knows nothing of the daemon; the stack hands in rings, the span and the crosshair's moment.
 
 import uPlot from "uplot";
-import { type Cell, joinCurves, lonePoints, valueAt } from "./align.ts";
+import { type Cell, joinCurves, lonePoints, stackColumns, valueAt } from "./align.ts";
 import type { Mark } from "./decode.ts";
 import { element, setText } from "./dom.ts";
 import { ABSENT, formatAxisTimes } from "./format.ts";
@@ -104,12 +104,18 @@ export class Chart {
     this.#empty.hidden = !nothing;
     const { fromMs, toMs } = frame.span;
     const times = nothing ? [fromMs, toMs] : table.times;
-    const columns = nothing ? curves.map((): Cell[] => [null, null]) : table.columns;
+    const columns = nothing ? curves.map((): Cell[] => [null, null]) : this.#laid(table.columns);
     this.#uplot.batch(() => {
       this.#uplot.setData([times, ...columns] as uPlot.AlignedData, false);
       this.#uplot.setScale("x", { min: fromMs, max: toMs });
     });
     this.#publish();
+  }
+
+  /** The columns as they are drawn. */
+  #laid(columns: Cell[][]): Cell[][] {
+    if (this.spec.stacked !== true) return columns;
+    return stackColumns(columns, this.spec.curves.map((curve) => !this.#hidden.has(curve.label)));
   }
 
   /** Draws again without new data: the colour scheme changed. */
@@ -202,6 +208,7 @@ export class Chart {
     const index = this.spec.curves.indexOf(curve);
     this.#legend[index]?.button.setAttribute("aria-pressed", String(show));
     this.#uplot.setSeries(index + 1, { show });
+    if (this.spec.stacked === true) this.draw(this.#frame);
   }
 
   #series(curve: CurveSpec): uPlot.Series {
@@ -213,7 +220,8 @@ export class Chart {
       spanGaps: false,
       points: { show: true, size: 4, filter: (chart, index) => lonePoints(chart.data[index] as Cell[]) },
     };
-    if (this.spec.curves.length === 1) series.fill = () => `${color(curve.color)}22`;
+    if (this.spec.stacked === true) series.fill = () => color(curve.color);
+    else if (this.spec.curves.length === 1) series.fill = () => `${color(curve.color)}22`;
     return series;
   }
 

@@ -5,10 +5,10 @@ import { type ControlChange, fetchControl, postControl, TokenWanted } from "./ap
 import type { Control, SourceState } from "./decode.ts";
 import { byId, definition, element, setText } from "./dom.ts";
 import { visibleLine } from "./format.ts";
+import { forgetToken, keepToken, keptToken } from "./token.ts";
 
 const SOURCES_SHOWN = 200;
 const LEVELS = ["quiet", "app", "error", "warning", "info", "debug"];
-const TOKEN_KEY = "uni-token";
 
 /** Whose token is asked for. */
 type Owner = "daemon" | "guest";
@@ -69,7 +69,7 @@ export class ControlView {
 
   /** A guest with a token of its own tells only who gives it, and that takes a request with a body. */
   #fetch(): Promise<Control> {
-    const daemonToken = sessionStorage.getItem(TOKEN_KEY) ?? "";
+    const daemonToken = keptToken();
     if (this.#guestToken === "" || daemonToken === "") return fetchControl(this.#vm);
     return postControl(this.#vm, { kind: "logs", token: this.#guestToken }, daemonToken);
   }
@@ -134,7 +134,7 @@ export class ControlView {
 
   /** Makes a change and shows what is in force then, or asks for the token that it takes first. */
   async #change(change: ControlChange): Promise<void> {
-    const daemonToken = sessionStorage.getItem(TOKEN_KEY) ?? "";
+    const daemonToken = keptToken();
     this.#busy = true;
     if (daemonToken === "") return this.#ask("daemon", () => this.#next(change));
     try {
@@ -149,7 +149,7 @@ export class ControlView {
       this.#show(control);
     } catch (failure) {
       if (failure instanceof TokenWanted) {
-        sessionStorage.removeItem(TOKEN_KEY);
+        forgetToken();
         this.#tell("The daemon does not take this token.", "failed");
         return this.#ask("daemon", () => this.#next(change));
       }
@@ -193,7 +193,7 @@ export class ControlView {
     const token = this.#input.value.trim();
     const waiting = this.#waiting;
     if (token === "" || waiting === undefined) return;
-    if (waiting.owner === "daemon") sessionStorage.setItem(TOKEN_KEY, token);
+    if (waiting.owner === "daemon") keepToken(token);
     else this.#guestToken = token;
     this.#close();
     waiting.go();

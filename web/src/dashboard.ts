@@ -15,6 +15,7 @@ import {
   orAbsent,
   visibleLine,
 } from "./format.ts";
+import { showFleet } from "./fleet.ts";
 import { showSenders } from "./senders.ts";
 import { Sparkline } from "./sparkline.ts";
 import { onSchemeChange } from "./theme.ts";
@@ -213,6 +214,7 @@ onSchemeChange(() => {
   for (const row of rows.values()) row.draw(Date.now());
 });
 
+showFleet();
 followOverview(
   (overview) => {
     connection.heard();

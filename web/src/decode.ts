@@ -127,21 +127,26 @@ export interface ConsoleChunk {
   text: string;
 }
 
-type Fields = Record<string, unknown>;
+/** An object of unknown shape. */
+export type Fields = Record<string, unknown>;
 
-function fields(value: unknown): Fields {
+/** An object's fields; none of what is no object. */
+export function fields(value: unknown): Fields {
   return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Fields) : {};
 }
 
-function list(value: unknown): unknown[] {
+/** An array's entries; none of what is no array. */
+export function list(value: unknown): unknown[] {
   return Array.isArray(value) ? value : [];
 }
 
-function text(value: unknown): string {
+/** A text; empty for what is none. */
+export function text(value: unknown): string {
   return typeof value === "string" ? value : "";
 }
 
-function number(value: unknown): number | null {
+/** A finite number, or nothing. */
+export function number(value: unknown): number | null {
   return typeof value === "number" && Number.isFinite(value) ? value : null;
 }
 

@@ -1,6 +1,7 @@
 // Owns what is charted: the curves of each chart, their names, colours, units, and the hint while there is nothing.
 
 import { formatBitRate, formatBytes, formatCount, formatPercent, formatPerSecond } from "./format.ts";
+import { librariesPanel } from "./libraries.ts";
 import type { Merge } from "./ring.ts";
 
 /** One curve of a chart. */
@@ -24,6 +25,8 @@ export interface PanelSpec {
   floor: number;
   /** Ticks at powers of two, or only at whole numbers. */
   ticks?: "binary" | "whole";
+  /** The curves lie on each other: the first is on top, and what it reaches is what all have together. */
+  stacked?: boolean;
   /** Why there may be nothing to see yet. */
   hint: string;
 }
@@ -67,6 +70,7 @@ export function panels(): PanelSpec[] {
       ticks: "binary",
       hint: `the host's side comes within 2 s of a start; ${GUEST_HINT}`,
     },
+    librariesPanel("Live bytes by library in the guest, stacked, as the guest estimates them from samples"),
     {
       id: "network",
       title: "Network",

@@ -3,6 +3,8 @@
 import { Chart } from "./chart.ts";
 import type { Charts, Mark, Point } from "./decode.ts";
 import { DEFAULT_LINK, isHostKey, linkOf, mergeOf, networkCurves, panels } from "./panels.ts";
+import type { Libraries } from "./decode-heap.ts";
+import { LibraryCurves } from "./libraries.ts";
 import { Ring } from "./ring.ts";
 import { onSchemeChange } from "./theme.ts";
 import { displayStepMs, ringCapacity, Timeline } from "./timeline.ts";
@@ -29,6 +31,7 @@ export class Stack {
   onLinks: (links: string[]) => void = () => {};
   #rings = new Map<string, Ring>();
   #recent: Point[] = [];
+  readonly #libraries = new LibraryCurves();
   #stepMs = 1000;
   #momentMs: number | undefined;
   #links = "";
@@ -65,6 +68,13 @@ export class Stack {
     for (const [key, time, value] of this.#recent) if (time > since) this.#ring(key)?.push(time, value);
     this.marks = charts.marks.slice(-MOST_MARKS);
     this.#announceLinks();
+    this.draw();
+  }
+
+  /** Replaces what the libraries hold. */
+  loadLibraries(libraries: Libraries): void {
+    const changed = this.#libraries.update(libraries, this.#stepMs);
+    if (changed) this.charts.find((chart) => chart.spec.id === "libraries")?.setCurves(this.#libraries.curves);
     this.draw();
   }
 
@@ -126,7 +136,8 @@ export class Stack {
     const keepFrom = Math.min(span.fromMs, this.timeline.nowMs(Date.now()) - this.timeline.rangeMs) - this.#stepMs * 3;
     for (const ring of this.#rings.values()) ring.dropBefore(keepFrom);
     for (const chart of this.charts) {
-      chart.draw({ rings: this.#rings, span, stepMs: this.#stepMs });
+      const rings = chart.spec.id === "libraries" ? this.#libraries.rings : this.#rings;
+      chart.draw({ rings, span, stepMs: this.#stepMs });
       chart.showFigures(this.#momentMs);
     }
   }

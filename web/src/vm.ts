@@ -2,7 +2,7 @@
 
 import "uplot/dist/uPlot.min.css";
 import "./style.css";
-import { fetchCharts, fetchStats, fetchVm, followVm, VmNotFound } from "./api.ts";
+import { fetchCharts, fetchLibraries, fetchStats, fetchVm, followVm, VmNotFound } from "./api.ts";
 import { Connection } from "./connection.ts";
 import { ConsoleView } from "./console-view.ts";
 import { ControlView } from "./control-view.ts";
@@ -29,9 +29,11 @@ import {
 import { markColor } from "./marks.ts";
 import { RANGES } from "./timeline.ts";
 import { Stack } from "./stack.ts";
+import { TraceView } from "./trace-view.ts";
 
 const STATS_EVERY_MS = 3_000;
 const DETAIL_EVERY_MS = 30_000;
+const HEAP_EVERY_MS = 5_000;
 const EVENTS_SHOWN = 30;
 const DEFAULT_RANGE = "5m";
 
@@ -40,6 +42,7 @@ const connection = new Connection();
 const stack = new Stack(byId("charts"), rangeFromAddress() * 1000);
 const consoleView = new ConsoleView(vm);
 const control = new ControlView(vm);
+const traces = new TraceView(vm);
 let detail: VmDetail | undefined;
 let envShown = false;
 
@@ -225,8 +228,19 @@ async function renewCharts(): Promise<void> {
   }
 }
 
+async function renewLibraries(): Promise<void> {
+  if (document.hidden) return;
+  try {
+    stack.loadLibraries(await fetchLibraries(vm, stack.timeline.rangeMs / 1000));
+  } catch {
+    // The next round tries again; the connection's sign tells about a lasting loss.
+  }
+}
+
 function renewAll(): void {
   void renewDetail();
+  void renewLibraries();
+  void traces.renew();
   void control.renew();
   void renewCharts();
   void consoleView.refetch();
@@ -248,6 +262,7 @@ function chooseRange(button: HTMLButtonElement, label: string, seconds: number):
   stack.timeline.rangeMs = seconds * 1000;
   stack.live();
   void renewCharts();
+  void renewLibraries();
 }
 
 function showLinks(links: readonly string[]): void {
@@ -299,6 +314,8 @@ wire();
 renewAll();
 void renewStats();
 setInterval(() => void renewStats(), STATS_EVERY_MS);
+setInterval(() => void renewLibraries(), HEAP_EVERY_MS);
+setInterval(() => void traces.renew(), HEAP_EVERY_MS);
 setInterval(() => void renewDetail(), DETAIL_EVERY_MS);
 setInterval(() => void control.renew(), DETAIL_EVERY_MS);
 setInterval(() => {

@@ -51,6 +51,82 @@ const tests = {
     assert.equal(await page.isVisible("#control-card"), false);
   },
 
+  async "libraries lie on each other under the same crosshair, and hostile ones are text"(page) {
+    await page.goto(vmPage("web"));
+    await drawn(page);
+    const chart = '[data-chart="libraries"]';
+    await until("the libraries", 10_000, async () => (await page.$$(`${chart} .legend button`)).length === 3);
+    const labels = await page.$$eval(`${chart} .legend button > span:first-of-type`, (nodes) => nodes.map((node) => node.textContent));
+    assert.deepEqual(labels, ["http", HOSTILE.replace("\u202e", "⟨202E⟩"), "(others)"]);
+    assert.equal(await page.$(`${chart} img`), null);
+    await until("their figures", 5_000, async () => (await figuresOf(page, "libraries")).slice(1).join() === "2 MiB,1 MiB");
+    // what is drawn of all three reaches further than what is drawn without the first
+    const reach = () => page.$eval(`${chart} canvas`, (canvas) => {
+      const { data, width, height } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      const background = [...data.slice(0, 4)].join();
+      const x = Math.floor(width * 0.8);
+      let count = 0;
+      for (let y = 0; y < height; y += 1) {
+        const at = (y * width + x) * 4;
+        if (data[at + 3] > 200 && [...data.slice(at, at + 4)].join() !== background) count += 1;
+      }
+      return count / height;
+    });
+    const all = await reach();
+    assert.ok(all > 0.4, `${all} of the height is drawn`);
+    const box = await (await page.$('[data-chart="cpu"] .u-over')).boundingBox();
+    const newest = await figuresOf(page, "libraries");
+    await page.mouse.move(box.x + box.width * 0.6, box.y + 30);
+    await until("the figures at the crosshair", 5_000, async () => (await figuresOf(page, "libraries"))[0] !== newest[0]);
+    await page.goto(`${base}/ui`);
+    await page.waitForSelector("#fleet:not([hidden])");
+    await until("those of both VMs together", 5_000, async () => (await figuresOf(page, "libraries")).slice(1).join() === "4 MiB,2 MiB");
+  },
+
+  async "a trace's flame graph is drawn, walked and zoomed by keyboard; its names are text"(page) {
+    await page.goto(vmPage("web"));
+    await page.waitForSelector("#trace-card:not([hidden])");
+    assert.equal(await page.$(".flame-box"), null);
+    await page.selectOption("#trace", "20261121T182900.123Z");
+    await until("the boxes", 10_000, async () => (await page.$$(".flame-box")).length === 4);
+    assert.match(await page.textContent("#trace-result"), /^The first 30\.0 s of the trace$/);
+    assert.match(await page.getAttribute('[data-node="2"]', "aria-label"), /^<img src=x.*⟨202E⟩/);
+    assert.equal(await page.$("#flame img"), null);
+    const fills = await page.$$eval(".flame-box rect", (rects) => new Set(rects.map((rect) => getComputedStyle(rect).fill)).size);
+    assert.ok(fills >= 3, "libraries have colours: the style is there");
+    await page.focus('[data-node="0"]');
+    await page.keyboard.press("ArrowDown");
+    await page.keyboard.press("Enter");
+    await until("the zoom", 5_000, async () => (await page.$('[data-node="2"]')) === null);
+    assert.ok(await page.$('[data-node="3"]'));
+    await page.keyboard.press("Escape");
+    await until("all again", 5_000, async () => (await page.$$(".flame-box")).length === 4);
+    await page.screenshot({ path: join(shots, "vm-flame.png"), fullPage: true });
+    await page.goto(vmPage("plain"));
+    await until("its events", 10_000, async () => (await page.$$("#events li")).length > 0);
+    assert.equal(await page.isVisible("#trace-card"), false);
+  },
+
+  async "a trace is taken with the token asked for once"(page, faults) {
+    await page.goto(vmPage("web"));
+    await page.waitForSelector("#trace-take:not([hidden])");
+    const give = async (token) => {
+      await page.waitForSelector("#trace-ask:not([hidden])");
+      await page.fill("#trace-token", token);
+      await page.click("#trace-ask-ok");
+    };
+    await page.click("#trace-take");
+    await give("wrong");
+    await until("the refusal", 5_000, async () => (await page.textContent("#trace-result")).includes("does not take this token"));
+    forgive(faults, /401/);
+    await give("open-sesame-of-unid");
+    await until("the trace", 5_000, async () => (await page.textContent("#trace-result")) === "Taking a trace for 30 s");
+    await until("it is chosen", 5_000, async () => (await page.inputValue("#trace")) === "20261121T183000.456Z");
+    assert.ok(await page.isDisabled("#trace-take"));
+    await page.click("#trace-again");
+    await until("what is there", 5_000, async () => /and it goes on$/.test(await page.textContent("#trace-result")));
+  },
+
   async "the filter and its keys"(page) {
     await page.goto(`${base}/ui`);
     await page.waitForSelector("tr[data-vm]");
@@ -70,7 +146,7 @@ const tests = {
     await page.mouse.move(box.x + box.width * 0.75, box.y + 30);
     await until("all crosshairs stand under each other", 5_000, async () => {
       const places = await crosshairs(page);
-      return places.length === 5 && places[0] > 0 && places.every((place) => Math.abs(place - places[0]) <= 1);
+      return places.length === 6 && places[0] > 0 && places.every((place) => Math.abs(place - places[0]) <= 1);
     });
     assert.match(await page.textContent("#moment"), /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$/);
     assert.notDeepEqual(await figuresOf(page, "http"), newest);

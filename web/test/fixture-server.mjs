@@ -107,6 +107,45 @@ function control(vm) {
   return { logs, metrics };
 }
 
+/** Libraries of `web` over time; none of VMs that are seen from outside only. */
+function libraries(vms, seconds) {
+  const to = Date.now();
+  const from = to - seconds * 1000;
+  const step = Math.max(1000, Math.ceil(seconds / 600) * 1000);
+  const times = [];
+  for (let time = Math.ceil(Math.max(from, started) / step) * step; time <= to; time += step) times.push(time);
+  const inside = vms.filter((vm) => vm.keys.includes("guest_heap_bytes"));
+  const of = (library, size) => ({ library, bytes: times.map((time) => inside.length * size(time / 1000)) });
+  if (inside.length === 0) return { from, to, step, times: [], libraries: [] };
+  return {
+    from, to, step, times,
+    libraries: [of("http", (s) => (3 + 4 * ((s % 60) / 60)) * MIB), of(HOSTILE, () => 2 * MIB), of("(others)", () => MIB)],
+  };
+}
+
+const traces = new Map();
+function tracesOf(vm) {
+  if (!vm.keys.includes("guest_heap_bytes")) return [];
+  if (!traces.has(vm.id)) {
+    const end = { whole: true, why: "its time is over" };
+    traces.set(vm.id, [{ name: "20261121T182900.123Z", started_ms: started, bytes: 40_000, running: false, end }]);
+  }
+  return traces.get(vm.id);
+}
+
+function flame(trace) {
+  const node = (name, library, live, allocated, children = []) => ({ name, file: "a.rs", library, live, allocated, children });
+  return {
+    title: "web", weight: "live", duration_seconds: 30, running: trace.running,
+    nodes: [
+      node("all", "", 1000, 4000, [1, 2]),
+      node("http::serve", "http", 700, 1000, [3]),
+      node(HOSTILE, "evil", 300, 3000),
+      node("http::page", "http", 700, 1000),
+    ],
+  };
+}
+
 const consoles = new Map();
 function consoleOf(vm) {
   const boot = vm.state === "stopped" ? "" : `booting ${vm.name === HOSTILE ? "the hostile one" : vm.name}\r\nmemory 64 MiB, heap 24 MiB\r\nlink service 10.0.2.15/24, gateway 10.0.2.2\r\nlistening on port 80\r\n${HOSTILE_CONSOLE}`;
@@ -156,7 +195,7 @@ async function file(answer, name) {
   }
 }
 
-function vmApi(request, answer, vm, what, query) {
+function vmApi(request, answer, vm, [what = "", ...rest], query) {
   if (what === "") return json(answer, 200, detail(vm));
   if (what === "logs") return json(answer, 200, { id: vm.id, logs: consoleOf(vm).toString() });
   if (what === "charts") return json(answer, 200, charts(vm, Number(query.get("seconds") ?? 900)));
@@ -166,6 +205,18 @@ function vmApi(request, answer, vm, what, query) {
     const tail = all.subarray(-Number(query.get("tail") ?? 16384));
     return json(answer, 200, { from: all.length - tail.length, next: all.length, text: tail.toString() });
   }
+  if (what === "libraries") return json(answer, 200, libraries([vm], Number(query.get("seconds") ?? 900)));
+  if (what === "traces" && request.method === "POST") {
+    if (request.headers["authorization"] !== "Bearer open-sesame-of-unid") return json(answer, 401, { error: "no" });
+    const trace = { name: "20261121T183000.456Z", started_ms: Date.now(), bytes: 900, running: true };
+    tracesOf(vm).unshift(trace);
+    return json(answer, 200, { id: vm.id, vm: vm.name, name: trace.name });
+  }
+  if (what === "traces" && rest.length > 0) {
+    const trace = tracesOf(vm).find(({ name }) => name === rest[0]);
+    return trace && rest[1] === "flame" ? json(answer, 200, flame(trace)) : json(answer, 404, { error: "trace not found" });
+  }
+  if (what === "traces") return json(answer, 200, { traces: tracesOf(vm), can_take: vm.name === "web" });
   if (what === "control") return json(answer, 200, control(vm));
   if (what !== "stats") return json(answer, 404, { error: "not found" });
   const now = Date.now();
@@ -181,11 +232,12 @@ function handle(request, answer) {
   if (pathname === "/ui" || pathname === "/ui/") return file(answer, "index.html");
   if (pathname.startsWith("/ui/assets/")) return file(answer, pathname.slice("/ui/".length));
   if (parts[1] === "vm" && parts.length === 3) return file(answer, "vm.html");
+  if (pathname === "/ui/api/libraries") return json(answer, 200, libraries(VMS, Number(searchParams.get("seconds") ?? 900)));
   if (pathname === "/ui/api/overview") return json(answer, 200, overview(Date.now()));
   if (pathname === "/ui/api/overview/stream") return stream(request, answer, (send) => send("overview", overview(Date.now())));
   if (parts[1] === "api" && parts[2] === "vm") {
     const vm = find(parts[3] ?? "");
-    return vm ? vmApi(request, answer, vm, parts[4] ?? "", searchParams) : json(answer, 404, { error: "vm not found" });
+    return vm ? vmApi(request, answer, vm, parts.slice(4), searchParams) : json(answer, 404, { error: "vm not found" });
   }
   answer.writeHead(404).end("not found\n");
 }

@@ -124,6 +124,12 @@ pub mod method {
     pub const VM_CONTROL: &str = "VM.Control";
     /// [`crate::vm::VmRef`] to [`crate::guest::Exposition`].
     pub const VM_SCRAPE: &str = "VM.Scrape";
+    /// [`crate::heap_trace::StartParams`] to [`crate::heap_trace::Started`].
+    pub const VM_TRACE_START: &str = "VM.TraceStart";
+    /// [`crate::heap_trace::ReadParams`] to [`crate::heap_trace::TracePiece`].
+    pub const VM_TRACE_READ: &str = "VM.TraceRead";
+    /// [`crate::heap_trace::TraceRef`] to [`crate::daemon::Done`]; the rest can be read then.
+    pub const VM_TRACE_STOP: &str = "VM.TraceStop";
     /// No parameters, to [`crate::daemon::Version`].
     pub const DAEMON_VERSION: &str = "Daemon.Version";
     /// No parameters, to [`crate::daemon::Status`].

@@ -11,8 +11,10 @@ use uni_api::vm::PortMap;
 use crate::{duration, ports, sizes};
 
 mod memtrace;
+mod take;
 
 pub(crate) use memtrace::{MemtraceBy, MemtraceCommand, MemtraceDiffArgs, MemtraceReportArgs, MemtraceRows};
+pub(crate) use take::{MemtraceArgs, TakeArgs};
 
 /// Run unikernels and see them from inside and outside
 ///
@@ -75,13 +77,10 @@ pub(crate) enum Command {
     ///
     /// SPEC is on, off, SOURCE:on, SOURCE:off or tag:KEY:off, joined by commas. A bare on or off is for all sources.
     Metrics(MetricsArgs),
-    /// Say from a heap trace which library holds the memory
+    /// Take a heap trace of a guest, or say from one which library holds the memory
     ///
-    /// Reads what OCaml's memtrace library, MirageOS's and Uni's guests write. Sizes are estimates from samples.
-    Memtrace {
-        #[command(subcommand)]
-        command: MemtraceCommand,
-    },
+    /// Takes and reads what OCaml's memtrace library, MirageOS's and Uni's guests write. Sizes are estimates from samples.
+    Memtrace(MemtraceArgs),
     /// Stop a VM
     Stop(StopArgs),
     /// Remove a stopped VM
@@ -117,7 +116,7 @@ impl Command {
             Self::Stats(_) => "stats",
             Self::LogLevel(_) => "log-level",
             Self::Metrics(_) => "metrics",
-            Self::Memtrace { command } => command.name(),
+            Self::Memtrace(args) => args.name(),
             Self::Stop(_) => "stop",
             Self::Rm(_) => "rm",
             Self::Status => "status",

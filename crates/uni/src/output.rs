@@ -11,8 +11,13 @@ struct StdoutError(#[source] io::Error);
 
 /// Writes text as it is, at once.
 pub(crate) fn text(text: &str) -> anyhow::Result<()> {
+    bytes(text.as_bytes())
+}
+
+/// Writes bytes as they are, at once.
+pub(crate) fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
-    Ok(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(StdoutError)?)
+    Ok(stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(StdoutError)?)
 }
 
 /// Writes one value, indented by two spaces.

@@ -21,6 +21,7 @@ use uni_api::vm::{LogsParams, RunParams, StopParams, VmRef};
 
 use crate::control_port::GuestControl;
 use crate::forward::influx::Push;
+use crate::heap_traces::HeapTraces;
 use crate::ingest::Ingest;
 use crate::logging::Log;
 use crate::messages;
@@ -43,6 +44,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 pub(crate) struct Control {
     pub(crate) manager: Arc<Manager>,
     pub(crate) guests: Arc<GuestControl>,
+    pub(crate) heap_traces: Arc<HeapTraces>,
     pub(crate) messages: messages::Reader,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) influx_push: Option<Arc<Push>>,
@@ -212,6 +214,14 @@ impl Control {
                 answer(self.guests.answer(&self.manager, parse::<ControlParams>(params)?, by).await)
             }
             method::VM_SCRAPE => answer(scrape::scrape(&self.find(params)?).await),
+            method::VM_TRACE_START => {
+                answer(self.heap_traces.start(&self.manager, &parse(params)?, by).await)
+            }
+            method::VM_TRACE_READ => answer(self.heap_traces.read(&self.manager, &parse(params)?).await),
+            method::VM_TRACE_STOP => {
+                let stopped = self.heap_traces.stop(&self.manager, &parse(params)?);
+                answer(stopped.map(|()| Done::default()))
+            }
             method::DAEMON_VERSION => answer(Ok(Version { version: version() })),
             method::DAEMON_STATUS => answer(Ok(self.status())),
             method::DAEMON_LOG_LEVEL => answer(self.log_level(&parse(params)?)),

@@ -25,6 +25,7 @@ use crate::config::{self, Config, Fsync};
 use crate::control::{self, Control};
 use crate::control_port::GuestControl;
 use crate::forward;
+use crate::heap_traces::HeapTraces;
 use crate::http::{self, Access, App, Role};
 use crate::ingest::{Ingest, line, syslog};
 use crate::live::Live;
@@ -157,6 +158,7 @@ async fn serve(
     let shutdown = Arc::new(Notify::new());
     let guests = Arc::new(GuestControl::default());
     guests.take_over(&manager);
+    let heap_traces = HeapTraces::open(&manager, &config.state_dir);
     let app = Arc::new(App {
         storage: Arc::clone(&storage),
         ingest: Arc::clone(&ingest),
@@ -167,11 +169,13 @@ async fn serve(
         peers,
         registry: Arc::clone(&registry),
         guests: Arc::clone(&guests),
+        heap_traces: Arc::clone(&heap_traces),
         ui_control: config.ui_control,
     });
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),
         guests: Arc::clone(&guests),
+        heap_traces: Arc::clone(&heap_traces),
         messages: messages::Reader::new(Arc::clone(&storage), Arc::clone(&manager), Arc::clone(&ingest)),
         ingest: Arc::clone(&ingest),
         influx_push: influx_push.clone(),

@@ -9,6 +9,7 @@ mod control;
 mod control_port;
 mod daemon;
 mod forward;
+mod heap_traces;
 mod http;
 mod ingest;
 mod live;

@@ -4,7 +4,7 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::rc::Rc;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::decode::{Alloc, Item, Limits, Mode, Reference};
@@ -329,7 +329,7 @@ impl PacketReader<'_> {
             let names = self.domain.files.decode(bits(38, 5) as usize, bits(43, 5) as usize, || {
                 let text = rest.text()?;
                 too_long |= text.len() > limit;
-                Some(Rc::from(text)).filter(|_| !too_long)
+                Some(Arc::from(text)).filter(|_| !too_long)
             });
             let fault = if too_long { FaultKind::TextTooLong } else { FaultKind::CutEvent };
             let names = names.ok_or(fault)?;

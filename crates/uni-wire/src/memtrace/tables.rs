@@ -4,12 +4,12 @@
 //! a name, so that those before it keep their indices.
 
 use alloc::collections::VecDeque;
-use alloc::rc::Rc;
+use alloc::sync::Arc;
 
 use super::{Position, TABLE};
 
 /// A name that was given out, or one that was missed.
-type Name = Option<Rc<[u8]>>;
+type Name = Option<Arc<[u8]>>;
 
 /// What a move-to-front table did with an index.
 enum Found {
@@ -71,7 +71,7 @@ impl Files {
         &mut self,
         file_index: usize,
         name_index: usize,
-        mut new: impl FnMut() -> Option<Rc<[u8]>>,
+        mut new: impl FnMut() -> Option<Arc<[u8]>>,
     ) -> Option<Names> {
         if let Found::New = self.0.find(file_index) {
             let dropped = self.0.push(File { name: Some(new()?), names: Table::default() });

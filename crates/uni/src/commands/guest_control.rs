@@ -83,7 +83,11 @@ fn params(args: GuestControlArgs, kind: ControlKind) -> anyhow::Result<ControlPa
     Ok(ControlParams { id, addr, kind, spec, for_seconds: args.time, token })
 }
 
-fn read_token(path: &Path) -> anyhow::Result<Secret> {
+/// A guest's token.
+///
+/// # Errors
+/// When the file cannot be read, or holds none.
+pub(super) fn read_token(path: &Path) -> anyhow::Result<Secret> {
     let context = || format!("read the token from {}", path.display());
     let length = std::fs::metadata(path).with_context(context)?.len();
     ensure!(length <= MAX_TOKEN_BYTES, "{} has {length} bytes; a token is shorter", path.display());

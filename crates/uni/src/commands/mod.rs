@@ -3,10 +3,12 @@
 mod console;
 mod create;
 mod daemon;
+mod direct;
 pub(crate) mod guest_control;
 mod memtrace;
 mod messages;
 mod stats;
+mod take;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use uni_api::guest::ControlKind;
 use uni_api::rpc::method;
 use uni_api::vm::{StopParams, VmDetail, VmInfo, VmRef};
 
-use crate::args::{Cli, Command, Format, LogSource, LogsArgs, RmArgs, StopArgs};
+use crate::args::{Cli, Command, Format, LogSource, LogsArgs, MemtraceArgs, RmArgs, StopArgs};
 use crate::client::{ANSWER_WAIT, CallError, Client};
 use crate::{output, render};
 
@@ -42,7 +44,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Metrics(args) => {
             guest_control::run(&mut client, args.guest, ControlKind::Metrics, cli.output)
         }
-        Command::Memtrace { command } => memtrace::run(&command, cli.output),
+        Command::Memtrace(MemtraceArgs { command: Some(command), .. }) => memtrace::run(&command, cli.output),
+        Command::Memtrace(MemtraceArgs { command: None, take }) => take::run(&mut client, &take, cli.output),
         Command::Stop(args) => stop(&mut client, args),
         Command::Rm(args) => rm(&mut client, args),
         Command::Status => status(&mut client, cli.output),

@@ -8,6 +8,7 @@ mod exchange;
 mod pending;
 mod reply;
 mod restore;
+pub(crate) mod sampling;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -88,7 +88,7 @@ pub(crate) fn charts(app: &App, vm: &str, seconds: i64) -> Charts {
 }
 
 /// The least whole number of seconds that is no finer than the data and gives few enough points.
-fn step_seconds(range: i64, interval: i64) -> i64 {
+pub(super) fn step_seconds(range: i64, interval: i64) -> i64 {
     const STEPS: [i64; 14] = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 21_600, 86_400];
     let least = interval.max((range + MAX_POINTS - 1) / MAX_POINTS);
     STEPS.into_iter().find(|&step| step >= least).unwrap_or(86_400)
@@ -129,6 +129,14 @@ fn marks(app: &App, vm: &str, from: i64, to: i64) -> Vec<Mark> {
 
 /// The rows of the first series of the answer; none when the query gives none.
 fn rows(app: &App, text: &str) -> Vec<Vec<serde_json::Value>> {
+    let mut answer = answer(app, text);
+    let rows =
+        answer.pointer_mut("/results/0/series/0/values").map(serde_json::Value::take).unwrap_or_default();
+    serde_json::from_value(rows).unwrap_or_default()
+}
+
+/// The answer to a query of the page's own; `null` when it fails.
+pub(super) fn answer(app: &App, text: &str) -> serde_json::Value {
     let request = Request {
         text,
         db: Some(DEFAULT_DATABASE),
@@ -140,13 +148,10 @@ fn rows(app: &App, text: &str) -> Vec<Vec<serde_json::Value>> {
         Ok(response) => response.to_json(Some(Epoch::Milliseconds), false),
         Err(error) => {
             tracing::warn!(err = error.to_string(), "chart query");
-            return Vec::new();
+            return serde_json::Value::Null;
         }
     };
-    let mut answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
-    let rows =
-        answer.pointer_mut("/results/0/series/0/values").map(serde_json::Value::take).unwrap_or_default();
-    serde_json::from_value(rows).unwrap_or_default()
+    serde_json::from_str(&answer).unwrap_or_default()
 }
 
 #[cfg(test)]

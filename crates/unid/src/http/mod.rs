@@ -9,6 +9,7 @@ mod figures;
 mod grafana;
 mod guard;
 pub(crate) mod influx;
+mod libraries;
 mod metrics;
 mod plain;
 mod renewed;
@@ -16,6 +17,7 @@ mod tls;
 pub(crate) mod ui;
 mod ui_api;
 mod ui_control;
+mod ui_traces;
 mod unread;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ pub(crate) use self::figures::Figures;
 use self::figures::{ListenerFigures, Refused};
 use self::ui_control::Peer;
 use crate::control_port::GuestControl;
+use crate::heap_traces::HeapTraces;
 use crate::ingest::Ingest;
 use crate::live::Live;
 use crate::metrics::Registry;
@@ -64,6 +67,8 @@ const MAX_WRITES: usize = 2;
 const MAX_QUERIES: usize = 4;
 /// Texts of metrics made at one time; others wait.
 const MAX_SCRAPES: usize = 2;
+/// Answers about libraries made at one time; others wait.
+const MAX_LIBRARIES: usize = 2;
 /// Bodies of writes held in memory at one time, in KiB.
 const MAX_BODIES_KIB: u32 = 128 * 1024;
 /// Told to a client when all connections are taken.
@@ -82,6 +87,7 @@ pub(crate) struct App {
     pub(crate) peers: Arc<Peers>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) guests: Arc<GuestControl>,
+    pub(crate) heap_traces: Arc<HeapTraces>,
     /// Whether the page may change guests.
     pub(crate) ui_control: bool,
 }
@@ -95,6 +101,7 @@ pub(crate) struct Limits {
     pub(crate) queries: Semaphore,
     pub(crate) bodies_kib: Semaphore,
     pub(crate) scrapes: Semaphore,
+    pub(crate) libraries: Arc<Semaphore>,
 }
 
 impl Limits {
@@ -113,6 +120,7 @@ impl Default for Limits {
             queries: Semaphore::new(MAX_QUERIES),
             bodies_kib: Semaphore::new(MAX_BODIES_KIB as usize),
             scrapes: Semaphore::new(MAX_SCRAPES),
+            libraries: Arc::new(Semaphore::new(MAX_LIBRARIES)),
         }
     }
 }

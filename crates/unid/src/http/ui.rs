@@ -48,7 +48,7 @@ fn header_layer(name: header::HeaderName, value: &'static str) -> SetResponseHea
 }
 
 async fn read_only() -> Refused {
-    let error = "everything under /ui is read with GET or HEAD; a POST takes only /ui/api/vm/{id}/control";
+    let error = "everything under /ui is read with GET or HEAD; a POST takes only /ui/api/vm/{id}/control and /ui/api/vm/{id}/traces";
     Refused::new(StatusCode::METHOD_NOT_ALLOWED, error.to_owned())
 }
 

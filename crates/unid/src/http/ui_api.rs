@@ -1,7 +1,7 @@
 //! The JSON API of the page, under `/ui/api`.
 //!
 //! Owns routes, parameters and their bounds, the server-sent events, and the OpenAPI document made from the handlers.
-//! Everything here reads; the one route that changes something is in [`ui_control`](super::ui_control).
+//! Everything here reads; what changes something is in [`ui_control`](super::ui_control) and [`ui_traces`](super::ui_traces).
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -31,6 +31,10 @@ use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
 use super::ui_control::{__path_change_vm_control, __path_vm_control, change_vm_control, vm_control};
+use super::ui_traces::{
+    __path_all_libraries, __path_take_vm_trace, __path_vm_flame, __path_vm_libraries, __path_vm_traces,
+    all_libraries, take_vm_trace, vm_flame, vm_libraries, vm_traces,
+};
 use super::{App, charts};
 use crate::clock;
 use crate::live::Event;
@@ -75,6 +79,10 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/ui/api/vm/{id}/charts", get(vm_charts))
         .route("/ui/api/vm/{id}/console", get(console))
         .route("/ui/api/vm/{id}/control", get(vm_control).post(change_vm_control))
+        .route("/ui/api/vm/{id}/traces", get(vm_traces).post(take_vm_trace))
+        .route("/ui/api/vm/{id}/traces/{name}/flame", get(vm_flame))
+        .route("/ui/api/vm/{id}/libraries", get(vm_libraries))
+        .route("/ui/api/libraries", get(all_libraries))
         .route("/ui/api/vm/{id}/stream", get(vm_stream))
         .route("/ui/api/{*path}", any(no_such_path))
 }
@@ -82,8 +90,11 @@ pub(super) fn routes() -> Router<Arc<App>> {
 /// The description of all this, for machines.
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Uni dashboard", description = "What the page under /ui asks for. Everything is read but what a guest logs and measures."),
-    paths(overview, overview_stream, vms, vm, logs, stats, vm_charts, console, vm_control, change_vm_control, vm_stream),
+    info(title = "Uni dashboard", description = "What the page under /ui asks for. Everything is read but what a guest logs and measures, and that heap traces can be taken."),
+    paths(
+        overview, overview_stream, vms, vm, logs, stats, vm_charts, console, vm_control, change_vm_control, vm_stream,
+        vm_traces, take_vm_trace, vm_flame, vm_libraries, all_libraries
+    ),
     components(schemas(Refusal)),
     modifiers(&GuardAnswers)
 )]
@@ -187,7 +198,7 @@ impl FromRequestParts<Arc<App>> for Named {
 }
 
 /// The parameters of the query.
-struct Asked<T>(T);
+pub(super) struct Asked<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Refused;
@@ -211,6 +222,12 @@ fn whole_number(
         let (least, most) = range.into_inner();
         Refused::bad_request(format!("{name}={shown}: not a whole number from {least} to {most}"))
     })
+}
+
+/// How far back, in seconds.
+pub(super) fn range_of(text: Option<&str>) -> Result<i64, Refused> {
+    let seconds = whole_number("seconds", text, DEFAULT_RANGE_SECONDS, RANGE_SECONDS)?;
+    Ok(i64::try_from(seconds).unwrap_or(i64::MAX))
 }
 
 async fn no_such_path(uri: Uri) -> Refused {
@@ -384,8 +401,7 @@ async fn vm_charts(
     Named(vm): Named,
     Asked(query): Asked<ChartsQuery>,
 ) -> Result<Response, Refused> {
-    let seconds = whole_number("seconds", query.seconds.as_deref(), DEFAULT_RANGE_SECONDS, RANGE_SECONDS)?;
-    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    let seconds = range_of(query.seconds.as_deref())?;
     let charts = tokio::task::spawn_blocking(move || charts::charts(&app, vm.name(), seconds)).await;
     Ok(ok(&charts.map_err(anyhow::Error::new)?))
 }
@@ -589,7 +605,7 @@ mod tests {
         let document = serde_json::to_value(Description::openapi()).unwrap();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 10);
+        assert_eq!(paths.len(), 14);
         let change = paths["/ui/api/vm/{id}/control"]["post"]["responses"].as_object().unwrap();
         assert!(["401", "403", "404", "415", "422"].iter().all(|status| change.contains_key(*status)));
         for (path, item) in paths {
@@ -601,6 +617,8 @@ mod tests {
             ("/ui/api/vm/{id}/logs", 0..=MAX_TAIL_BYTES),
             ("/ui/api/vm/{id}/console", 0..=MAX_CHUNK_BYTES),
             ("/ui/api/vm/{id}/charts", RANGE_SECONDS),
+            ("/ui/api/vm/{id}/libraries", RANGE_SECONDS),
+            ("/ui/api/libraries", RANGE_SECONDS),
         ] {
             let parameters = paths[path]["get"]["parameters"].as_array().unwrap();
             let schema = &parameters.iter().find(|parameter| parameter["in"] == "query").unwrap()["schema"];

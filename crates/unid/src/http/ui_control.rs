@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::Response;
+use serde::de::DeserializeOwned;
 use uni_api::guest::{Control, ControlChange, ControlParams};
 use uni_api::page::Refusal;
 
@@ -20,6 +21,9 @@ use crate::control_port::{self, Guest};
 
 /// The longest request: a change names sources, and guests have some dozens.
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// What a change looks like.
+const EXPECTED: &str = "{\"kind\": \"logs\" or \"metrics\", \"spec\": TEXT, \"for_seconds\": NUMBER, \"token\": TEXT}, of \
+                        which only kind must be there";
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +74,7 @@ pub(super) async fn change_vm_control(
 ) -> Result<Response, Refused> {
     may_change(&app, &uri, &headers)?;
     let Named(vm) = named?;
-    let change = read(&headers, body).await?;
+    let change: ControlChange = read_json(&headers, body, EXPECTED).await?;
     let guest = Guest::of(Arc::clone(&vm)).with_token(change.token.clone()).map_err(unchanged)?;
     if change.spec.is_some() || change.for_seconds.is_some() {
         let params = ControlParams {
@@ -94,7 +98,7 @@ fn unchanged(error: anyhow::Error) -> Refused {
 }
 
 /// Refuses who may not change anything. That the token is the right one was checked before.
-fn may_change(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
+pub(super) fn may_change(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
     let why = if !app.ui_control {
         "guests are not changed from the page; start unid with --ui-control and --token-file, or use `uni log-level` and \
          `uni metrics`"
@@ -106,8 +110,12 @@ fn may_change(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> 
     Err(Refused::new(StatusCode::FORBIDDEN, why.to_owned()))
 }
 
-/// The change in the body. JSON alone: a form of another site's page cannot send that type.
-async fn read(headers: &HeaderMap, body: Body) -> Result<ControlChange, Refused> {
+/// What the body says. JSON alone: a form of another site's page cannot send that type. `expected` is what it could say.
+pub(super) async fn read_json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    body: Body,
+    expected: &str,
+) -> Result<T, Refused> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         let error = "the body must be JSON (`Content-Type: application/json`)".to_owned();
@@ -120,9 +128,6 @@ async fn read(headers: &HeaderMap, body: Body) -> Result<ControlChange, Refused>
     // where, and what was expected there; never the value itself, which may be a token
     serde_json::from_slice(&bytes).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        Refused::bad_request(format!(
-            "line {line}, column {column}: not {{\"kind\": \"logs\" or \"metrics\", \"spec\": TEXT, \"for_seconds\": NUMBER, \
-             \"token\": TEXT}}, of which only kind must be there"
-        ))
+        Refused::bad_request(format!("line {line}, column {column}: not {expected}"))
     })
 }

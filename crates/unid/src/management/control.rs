@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 /// The guest's address on its management link, as the daemon's arguments tell it.
-const GUEST_ADDRESS: IpAddress = IpAddress::Ipv4(Ipv4Address::new(10, 99, 0, 2));
+pub(super) const GUEST_ADDRESS: IpAddress = IpAddress::Ipv4(Ipv4Address::new(10, 99, 0, 2));
 /// Where guests take commands.
 pub(crate) const CONTROL_PORT: u16 = 2323;
 /// Commands that wait for one VM at most.
@@ -20,8 +20,8 @@ pub(crate) const MAX_WAITING: usize = 8;
 const RECEIVE_BYTES: usize = 16 * 1024;
 const SEND_BYTES: usize = 8 * 1024;
 /// The first of the ports that connections come from (RFC 6335: dynamic ports), and how many there are.
-const FIRST_PORT: u16 = 49_152;
-const PORTS: u16 = 16_384;
+pub(super) const FIRST_PORT: u16 = 49_152;
+pub(super) const PORTS: u16 = 16_384;
 
 /// What a guest is asked: sent whole, then this side of the connection ends.
 #[derive(Clone, Debug)]
@@ -203,6 +203,6 @@ impl Exchange {
 }
 
 /// The handshake is under way: nothing can have come yet.
-fn is_opening(socket: &tcp::Socket<'static>) -> bool {
+pub(super) fn is_opening(socket: &tcp::Socket<'static>) -> bool {
     matches!(socket.state(), tcp::State::SynSent | tcp::State::SynReceived)
 }

@@ -2,11 +2,12 @@
 //!
 //! QEMU listens on a Unix socket in the VM's directory and carries the guest's second network card over it;
 //! this module connects, answers ARP as [`HOST_ADDRESS`], and takes line protocol on port 8094 and syslog on port
-//! 514, UDP and TCP; commands to the guest go out over the same link ([`control`]). Who speaks is certain, because nobody
+//! 514, UDP and TCP; commands to the guest go out over the same link ([`control`]), and what it streams comes in ([`stream`]). Who speaks is certain, because nobody
 //! else is on the link. It never forwards a packet anywhere.
 
 pub(crate) mod control;
 mod device;
+pub(crate) mod stream;
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use tokio::time::Instant as TokioInstant;
 
 use self::control::{ControlSocket, MAX_WAITING, Request, Requests};
 use self::device::FrameDevice;
+use self::stream::{Order, Orders, StreamSocket};
 use crate::clock;
 use crate::ingest::syslog::{self, MessageStream, Sender};
 use crate::ingest::{Ingest, LineStream, Origin};
@@ -62,18 +64,32 @@ const MAX_SLEEP: Duration = Duration::from_secs(5);
 pub(crate) struct Link {
     task: AbortHandle,
     requests: mpsc::Sender<Request>,
+    orders: Orders,
+}
+
+/// What others want of the link.
+struct Wanted {
+    requests: Requests,
+    orders: mpsc::Receiver<Order>,
 }
 
 impl Link {
     /// Serves the management link of `vm`.
     pub(crate) fn open(vm: String, socket: PathBuf, ingest: Arc<Ingest>) -> Self {
         let (requests, waiting) = mpsc::channel(MAX_WAITING);
-        Self { task: tokio::spawn(serve(vm, socket, ingest, waiting)).abort_handle(), requests }
+        let (orders, ordered) = mpsc::channel(stream::MAX_ORDERS);
+        let wanted = Wanted { requests: waiting, orders: ordered };
+        Self { task: tokio::spawn(serve(vm, socket, ingest, wanted)).abort_handle(), requests, orders }
     }
 
     /// Where commands to the guest go.
     pub(crate) fn requests(&self) -> mpsc::Sender<Request> {
         self.requests.clone()
+    }
+
+    /// Where streams from the guest are asked for.
+    pub(crate) fn orders(&self) -> Orders {
+        self.orders.clone()
     }
 }
 
@@ -84,9 +100,9 @@ impl Drop for Link {
 }
 
 /// Serves the management link of `vm` until the task is aborted.
-async fn serve(vm: String, socket: PathBuf, ingest: Arc<Ingest>, mut requests: Requests) {
+async fn serve(vm: String, socket: PathBuf, ingest: Arc<Ingest>, mut wanted: Wanted) {
     loop {
-        if let Err(error) = serve_once(&vm, &socket, &ingest, &mut requests).await {
+        if let Err(error) = serve_once(&vm, &socket, &ingest, &mut wanted).await {
             tracing::debug!(vm = vm.as_str(), err = format!("{error:#}"), "management link");
         }
         tokio::time::sleep(RECONNECT).await;
@@ -94,11 +110,11 @@ async fn serve(vm: String, socket: PathBuf, ingest: Arc<Ingest>, mut requests: R
 }
 
 /// One connection to QEMU, from connect to close.
-async fn serve_once(vm: &str, socket: &Path, ingest: &Ingest, requests: &mut Requests) -> anyhow::Result<()> {
+async fn serve_once(vm: &str, socket: &Path, ingest: &Ingest, wanted: &mut Wanted) -> anyhow::Result<()> {
     let stream =
         UnixStream::connect(socket).await.with_context(|| format!("connect to {}", socket.display()))?;
     let mut end = HostEnd::new();
-    let outcome = relay(vm, &stream, &mut end, ingest, requests).await;
+    let outcome = relay(vm, &stream, &mut end, ingest, wanted).await;
     if end.device.dropped_frames() > 0 {
         tracing::warn!(
             vm,
@@ -115,7 +131,7 @@ async fn relay(
     stream: &UnixStream,
     end: &mut HostEnd,
     ingest: &Ingest,
-    requests: &mut Requests,
+    wanted: &mut Wanted,
 ) -> anyhow::Result<()> {
     let (mut unsent, mut dropped) = (Vec::new(), 0);
     let mut buffer = vec![0; 64 * 1024];
@@ -132,7 +148,8 @@ async fn relay(
         ingest.counters.dropped_frames.fetch_add(now - dropped, Relaxed);
         dropped = now;
         let wake = TokioInstant::now() + end.delay().min(MAX_SLEEP);
-        let wake = end.control.deadline().map_or(wake, |deadline| wake.min(deadline));
+        let deadlines = [end.control.deadline(), end.stream.deadline()];
+        let wake = deadlines.into_iter().flatten().fold(wake, TokioInstant::min);
         tokio::select! {
             readable = stream.readable() => {
                 readable?;
@@ -151,7 +168,8 @@ async fn relay(
                     Err(error) => return Err(error).context("write to the management link"),
                 }
             }
-            Some(request) = requests.recv(), if end.control.is_idle() => end.ask(request),
+            Some(request) = wanted.requests.recv(), if end.control.is_idle() => end.ask(request),
+            Some(order) = wanted.orders.recv() => end.order(order),
             () = tokio::time::sleep_until(wake) => {}
         }
     }
@@ -165,6 +183,7 @@ struct HostEnd {
     line: Vec<LineSocket>,
     syslog: SocketHandle,
     control: ControlSocket,
+    stream: StreamSocket,
     syslog_tcp: Vec<SyslogSocket>,
     started: TokioInstant,
 }
@@ -198,14 +217,15 @@ impl HostEnd {
             .collect();
         let syslog = sockets.add(syslog_socket());
         let [low, high, ..] = clock::now().nanos().div_euclid(1_000).to_le_bytes();
-        let control = ControlSocket::new(&mut sockets, u16::from_le_bytes([low, high]));
+        let seed = u16::from_le_bytes([low, high]);
+        let (control, stream) = (ControlSocket::new(&mut sockets, seed), StreamSocket::new(seed));
         let syslog_tcp = (0..SYSLOG_SOCKETS)
             .map(|_| SyslogSocket {
                 handle: sockets.add(stream_socket(SYSLOG_PORT)),
                 stream: MessageStream::default(),
             })
             .collect();
-        Self { device, interface, sockets, line, syslog, syslog_tcp, control, started }
+        Self { device, interface, sockets, line, syslog, syslog_tcp, control, stream, started }
     }
 
     fn now(&self) -> Instant {
@@ -221,6 +241,11 @@ impl HostEnd {
     /// Begins to ask the guest for something.
     fn ask(&mut self, request: Request) {
         self.control.start(request, &mut self.interface, &mut self.sockets);
+    }
+
+    /// Begins or ends a stream of the guest's.
+    fn order(&mut self, order: Order) {
+        self.stream.handle(order, &mut self.interface, &mut self.sockets);
     }
 
     /// Lets the stack work, moves what arrived into the store, lets the stack answer.
@@ -248,6 +273,7 @@ impl HostEnd {
             });
         }
         self.control.poll(&mut self.sockets);
+        self.stream.poll(&mut self.sockets);
         let now = self.now();
         self.interface.poll(now, &mut self.device, &mut self.sockets);
     }

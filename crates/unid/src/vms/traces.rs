@@ -1,6 +1,6 @@
-//! The names beside the addresses that a dying guest prints.
+//! The names of addresses: those that a dying guest prints, and those of a heap trace.
 //!
-//! Owns the symbols of one VM's image, read when a trace is first shown and let go when none has been shown for a
+//! Owns the symbols of one VM's image, read when the first is asked for and let go when none has been for a
 //! while. Never changes the console as it is kept.
 
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use uni_vmm::symbols::Symbols;
+use uni_vmm::symbols::{Frame, Symbols};
 use uni_vmm::trace;
 use uni_wire::Timestamp;
 
@@ -40,6 +40,26 @@ impl Traces {
     /// `text` with the addresses in it named, as far as the image of a VM that was started at `started` has names.
     /// Reads files. Without a runtime the symbols stay.
     pub(super) fn name(self: &Arc<Self>, vm_id: &str, started: Option<Timestamp>, text: &str) -> String {
+        let named = |symbols: &Symbols| trace::name_addresses(text, |address| symbols.resolve(address));
+        self.with_symbols(vm_id, started, named).unwrap_or_else(|| text.to_owned())
+    }
+
+    /// The places of an address, innermost first; none that is not known. Otherwise as [`name`](Self::name).
+    pub(super) fn frames(
+        self: &Arc<Self>,
+        vm_id: &str,
+        started: Option<Timestamp>,
+        address: u64,
+    ) -> Vec<Frame> {
+        self.with_symbols(vm_id, started, |symbols| symbols.resolve(address)).unwrap_or_default()
+    }
+
+    fn with_symbols<T>(
+        self: &Arc<Self>,
+        vm_id: &str,
+        started: Option<Timestamp>,
+        ask: impl FnOnce(&Symbols) -> T,
+    ) -> Option<T> {
         let mut place = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let held = match place.take() {
             Some(held) if held.started == started => place.insert(held),
@@ -48,9 +68,8 @@ impl Traces {
                 place.insert(Held { symbols: self.load(vm_id, started), used: Instant::now(), started })
             }
         };
-        let Some(symbols) = &held.symbols else { return text.to_owned() };
         held.used = Instant::now();
-        trace::name_addresses(text, |address| symbols.resolve(address))
+        held.symbols.as_ref().map(ask)
     }
 
     fn load(&self, vm_id: &str, started: Option<Timestamp>) -> Option<Symbols> {

@@ -21,6 +21,7 @@ use uni_vmm::paths::Paths;
 use uni_vmm::record::Record;
 use uni_vmm::shim::{self, RunInfo};
 use uni_vmm::spec::Spec;
+use uni_vmm::symbols::Frame;
 use uni_vmm::{id, inject, trace};
 use uni_wire::Timestamp;
 
@@ -29,6 +30,7 @@ use super::{Context, console, events, process};
 use crate::clock;
 use crate::management::Link;
 use crate::management::control::Request;
+use crate::management::stream::Orders;
 use crate::metrics::Transition;
 use crate::trace::{Caller, Event as Operation, Subject, of_vm};
 
@@ -349,6 +351,7 @@ impl Vm {
                 Action::Kill { .. } => self.kill(inner),
                 // the record is gone already ([`Vm::remove`])
                 Action::Remove => {
+                    self.remove_heap_traces();
                     self.context.lifecycle.count(Transition::Remove);
                     events::record(&self.context, self.name(), "remove", "removed");
                 }
@@ -448,6 +451,22 @@ impl Vm {
         tokio::task::block_in_place(|| self.lock().management.as_ref().map(Link::requests))
     }
 
+    /// Where streams from the guest are asked for; nothing while it does not run.
+    pub(crate) fn streams(&self) -> Option<Orders> {
+        // as in `requests`
+        tokio::task::block_in_place(|| self.lock().management.as_ref().map(Link::orders))
+    }
+
+    /// The places in the source of an address of its guest's code, innermost first; none if they are not known.
+    pub(crate) fn frames(&self, address: u64) -> Vec<Frame> {
+        self.traces.frames(self.id(), self.started(), address)
+    }
+
+    /// Where its heap traces are.
+    pub(crate) fn heap_traces(&self) -> PathBuf {
+        self.context.state_dir.join("traces").join(self.id())
+    }
+
     /// Its directory, for what is kept about this VM and goes with it.
     pub(crate) fn files(&self) -> &Path {
         self.dir()
@@ -515,6 +534,17 @@ impl Vm {
             self.carry_out(&mut inner, actions);
             Ok(())
         })
+    }
+
+    fn remove_heap_traces(&self) {
+        let dir = self.heap_traces();
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let (path, err) = (dir.display().to_string(), error.to_string());
+                tracing::warn!(path, err, "heap traces of a removed VM stay");
+            }
+            _ => {}
+        }
     }
 
     /// The same where nobody waits for an answer.
