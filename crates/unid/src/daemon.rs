@@ -166,6 +166,7 @@ async fn serve(
         registry: Arc::clone(&registry),
         guests: Arc::clone(&guests),
         ui_control: config.ui_control,
+        auto_create: config.auto_create,
     });
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),

@@ -166,7 +166,7 @@ fn route(path: &str) -> &'static str {
         "/health" => "health",
         "/ping" => "ping",
         "/query" => "query",
-        "/write" | "/api/v2/write" => "write",
+        "/write" | "/api/v2/write" | "/api/v3/write_lp" => "write",
         "/" | "/ui" => "page",
         _ if path.starts_with("/ui/api/") && path.ends_with("/stream") => "page_stream",
         _ if path.starts_with("/ui/api/") => "page_api",

@@ -4,11 +4,13 @@
 //! [`access`]'s and [`guard`]'s business.
 
 mod access;
+mod body;
 pub(crate) mod charts;
 mod figures;
 mod grafana;
 mod guard;
 pub(crate) mod influx;
+mod lines;
 mod metrics;
 mod plain;
 mod renewed;
@@ -84,6 +86,8 @@ pub(crate) struct App {
     pub(crate) guests: Arc<GuestControl>,
     /// Whether the page may change guests.
     pub(crate) ui_control: bool,
+    /// Whether writes make databases that do not exist.
+    pub(crate) auto_create: bool,
 }
 
 /// How much is done at one time: what has no place waits or is refused, and VMs and consoles never notice.
