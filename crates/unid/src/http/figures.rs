@@ -167,6 +167,8 @@ fn route(path: &str) -> &'static str {
         "/ping" => "ping",
         "/query" => "query",
         "/write" | "/api/v2/write" | "/api/v3/write_lp" => "write",
+        "/api/v1/write" | "/api/v1/prom/write" => "remote_write",
+        "/v1/metrics" | super::otlp::EXPORT => "otlp",
         "/" | "/ui" => "page",
         _ if path.starts_with("/ui/api/") && path.ends_with("/stream") => "page_stream",
         _ if path.starts_with("/ui/api/") => "page_api",
