@@ -56,6 +56,7 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<()> {
     install::ensure_venv()?;
     install::ensure_rsyslog_tls()?;
     build::all()?;
+    recorded_writes()?;
     step::run(
         "black-box tests",
         build::cargo().args(["test", "-p", "black-box", "--no-fail-fast", "--", "--test-threads=2"]),
@@ -64,6 +65,13 @@ pub(crate) fn run(fast: bool) -> anyhow::Result<()> {
     let shots = workspace().join("target/shots");
     let mut demo = Command::new(std::env::current_exe().context("find xtask itself")?);
     step::run("demo, driven by a browser", demo.args(["demo", "--for", DEMO_SECONDS, "--shots"]).arg(shots))
+}
+
+/// What InfluxDB answered to writes, asked of the built daemon.
+fn recorded_writes() -> anyhow::Result<()> {
+    let cases = workspace().join("crates/uni-wire/tests/data/influx-write-cases.jsonl");
+    let mut replay = Command::new(std::env::current_exe().context("find xtask itself")?);
+    step::run("recorded writes", replay.args(["conformance", "influx-write"]).arg(cases))
 }
 
 /// rustfmt and clippy come with the pinned toolchain; a machine with a bare cargo may lack them.

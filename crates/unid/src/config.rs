@@ -101,6 +101,10 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "WHEN", value_parser = parse_fsync, default_value = "always")]
     fsync: Fsync,
 
+    /// Whether a write makes its database if there is none; else it is refused, and `CREATE DATABASE` makes one
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    auto_create: bool,
+
     /// QEMU's system emulator
     #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
     qemu: PathBuf,
@@ -187,6 +191,8 @@ pub(crate) struct Config {
     pub(crate) interval: Duration,
     pub(crate) retention: Option<Duration>,
     pub(crate) fsync: Fsync,
+    /// Whether writes make databases.
+    pub(crate) auto_create: bool,
     pub(crate) qemu: PathBuf,
 }
 
@@ -288,6 +294,7 @@ impl Flags {
             interval: self.interval,
             retention: self.retention,
             fsync: self.fsync,
+            auto_create: self.auto_create,
             qemu: self.qemu,
         })
     }

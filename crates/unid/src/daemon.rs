@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use uni_api::daemon::Listener;
+use uni_intake::otlp::Totals;
 use uni_store::{Durability, Options, Store};
 
 use crate::config::{self, Config, Fsync};
@@ -49,6 +50,8 @@ const MAX_FILES: u64 = 65_536;
 const FEW_FILES: u64 = 4096;
 /// Threads that wait for tasks; blocking work has threads of its own.
 const WORKER_THREADS: usize = 2;
+/// Bytes that the running totals of OTLP's deltas may take.
+const MAX_TOTALS_BYTES: usize = 32 << 20;
 
 /// Runs the daemon until it is told to stop.
 ///
@@ -171,6 +174,8 @@ async fn serve(
         guests: Arc::clone(&guests),
         heap_traces: Arc::clone(&heap_traces),
         ui_control: config.ui_control,
+        auto_create: config.auto_create,
+        totals: Totals::new(MAX_TOTALS_BYTES).into(),
     });
     let control = Arc::new(Control {
         manager: Arc::clone(&manager),

@@ -5,6 +5,7 @@
 //! answer, and Uni gives the answer that the documented rules lead to. All else is failed.
 
 mod control;
+mod influx_write;
 mod line;
 mod memtrace;
 mod recorded;
@@ -27,6 +28,8 @@ pub(crate) enum Wire {
     Syslog,
     /// Heap traces of OCaml's memtrace library: a folder of NAME.ctf with NAME.txt and perhaps NAME.script
     Memtrace,
+    /// Requests to InfluxDB's `/write` and what they stored; asks the built daemon
+    InfluxWrite,
 }
 
 /// A deliberate difference: when it applies is for the wire's model to say.
@@ -72,7 +75,12 @@ pub(crate) fn run(wire: Wire, file: &Path) -> anyhow::Result<bool> {
         return Ok(tally.failed == 0);
     }
     let bytes = std::fs::read(file).with_context(|| format!("read {}", file.display()))?;
-    let tally = replay(wire, &bytes, |number, verdict| match verdict {
+    let mut session = if wire == Wire::InfluxWrite { Some(influx_write::Session::start()?) } else { None };
+    let judge = |case: &Json| match &mut session {
+        Some(session) => session.judge(case),
+        None => judge(wire, case),
+    };
+    let tally = replay(&bytes, judge, |number, verdict| match verdict {
         Verdict::Passed => {}
         Verdict::Apart(rules) => {
             let names: Vec<_> = rules.iter().map(|rule| rule.name).collect();
@@ -88,14 +96,20 @@ pub(crate) fn run(wire: Wire, file: &Path) -> anyhow::Result<bool> {
     Ok(tally.failed == 0)
 }
 
-/// Replays the cases in `bytes`, one a line, and tells `each` of line number and verdict.
-fn replay(wire: Wire, bytes: &[u8], mut each: impl FnMut(usize, &Verdict)) -> Tally {
+/// Has the cases in `bytes`, one a line, judged, and tells `each` of line number and verdict.
+fn replay(
+    bytes: &[u8],
+    mut judge: impl FnMut(&Json) -> anyhow::Result<Verdict>,
+    mut each: impl FnMut(usize, &Verdict),
+) -> Tally {
     let mut tally = Tally::default();
     let lines = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let lines = lines.split(|byte| *byte == b'\n').take(if bytes.is_empty() { 0 } else { usize::MAX });
     for (n, line) in lines.enumerate() {
-        let verdict =
-            judge(wire, line).unwrap_or_else(|error| Verdict::Failed(format!("unreadable case: {error:#}")));
+        let case = serde_json::from_slice(line).map_err(anyhow::Error::new);
+        let verdict = case
+            .and_then(|case| judge(&case))
+            .unwrap_or_else(|error| Verdict::Failed(format!("unreadable case: {error:#}")));
         match verdict {
             Verdict::Passed => tally.passed += 1,
             Verdict::Apart(_) => tally.apart += 1,
@@ -106,13 +120,13 @@ fn replay(wire: Wire, bytes: &[u8], mut each: impl FnMut(usize, &Verdict)) -> Ta
     tally
 }
 
-fn judge(wire: Wire, line: &[u8]) -> anyhow::Result<Verdict> {
-    let case: Json = serde_json::from_slice(line)?;
+/// Judges a case that needs no daemon.
+fn judge(wire: Wire, case: &Json) -> anyhow::Result<Verdict> {
     match wire {
-        Wire::Line => line::judge(&case),
-        Wire::Control => control::judge(&case),
-        Wire::Syslog => syslog::judge(&case),
-        Wire::Memtrace => anyhow::bail!("heap traces are no lines"),
+        Wire::Line => line::judge(case),
+        Wire::Control => control::judge(case),
+        Wire::Syslog => syslog::judge(case),
+        Wire::Memtrace | Wire::InfluxWrite => anyhow::bail!("cases of {wire:?} are judged together"),
     }
 }
 
@@ -121,6 +135,7 @@ fn rules(wire: Wire) -> &'static [Rule] {
         Wire::Line | Wire::Memtrace => &[],
         Wire::Control => &control::RULES,
         Wire::Syslog => &syslog::RULES,
+        Wire::InfluxWrite => &influx_write::RULES,
     }
 }
 
@@ -182,9 +197,13 @@ mod tests {
     }
 
     fn replay_all(wire: Wire, name: &str) -> Tally {
-        replay(wire, &data(name), |number, verdict| {
-            assert!(!matches!(verdict, Verdict::Failed(_)), "{name}:{number}: {verdict:?}");
-        })
+        replay(
+            &data(name),
+            |case| judge(wire, case),
+            |number, verdict| {
+                assert!(!matches!(verdict, Verdict::Failed(_)), "{name}:{number}: {verdict:?}");
+            },
+        )
     }
 
     #[test]
@@ -216,11 +235,15 @@ mod tests {
     fn every_rule_has_a_recorded_case_or_a_test_of_its_own() {
         let mut seen = Vec::new();
         for (wire, name) in [(Wire::Control, "control-cases.jsonl"), (Wire::Syslog, "syslog-cases.jsonl")] {
-            replay(wire, &data(name), |_, verdict| {
-                if let Verdict::Apart(rules) = verdict {
-                    seen.extend(rules.iter().map(|rule| rule.name));
-                }
-            });
+            replay(
+                &data(name),
+                |case| judge(wire, case),
+                |_, verdict| {
+                    if let Verdict::Apart(rules) = verdict {
+                        seen.extend(rules.iter().map(|rule| rule.name));
+                    }
+                },
+            );
         }
         let unseen: Vec<_> = [Wire::Control, Wire::Syslog]
             .into_iter()
@@ -235,14 +258,18 @@ mod tests {
     #[test]
     fn every_line_is_a_case_and_an_unreadable_one_has_failed() {
         let mut failed = Vec::new();
-        let tally = replay(Wire::Line, b"{\"name\": 1}\n\nx\n", |number, verdict| {
-            if let Verdict::Failed(why) = verdict {
-                failed.push((number, why.contains("unreadable")));
-            }
-        });
+        let tally = replay(
+            b"{\"name\": 1}\n\nx\n",
+            |case| judge(Wire::Line, case),
+            |number, verdict| {
+                if let Verdict::Failed(why) = verdict {
+                    failed.push((number, why.contains("unreadable")));
+                }
+            },
+        );
         assert_eq!(tally, Tally { failed: 3, ..Tally::default() });
         assert_eq!(failed, [(1, true), (2, true), (3, true)]);
-        assert_eq!(replay(Wire::Line, b"", |_, _| {}), Tally::default());
+        assert_eq!(replay(b"", |case| judge(Wire::Line, case), |_, _| {}), Tally::default());
     }
 
     #[test]
@@ -250,7 +277,7 @@ mod tests {
         let good = data("control-cases.jsonl");
         let bad =
             String::from_utf8(good).expect("text").replace("\"ok\"", "\"okay\"").replace("ok: ", "yes: ");
-        let tally = replay(Wire::Control, bad.as_bytes(), |_, _| {});
+        let tally = replay(bad.as_bytes(), |case| judge(Wire::Control, case), |_, _| {});
         assert!(tally.failed > 50, "{tally}");
     }
 }

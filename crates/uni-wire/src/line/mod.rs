@@ -69,6 +69,9 @@ pub enum Precision {
     Minutes,
     /// `h`.
     Hours,
+    /// Seconds, milliseconds, microseconds or nanoseconds, by the size of each stamp: up to 5 000 000 000 is seconds
+    /// (until 2128), and each further unit is a thousand times that. As InfluxDB 3 guesses.
+    Guessed,
 }
 
 impl Precision {
@@ -86,10 +89,15 @@ impl Precision {
         }
     }
 
-    /// Nanoseconds in one unit.
-    #[must_use]
-    pub const fn nanos(self) -> i64 {
+    /// Nanoseconds in the unit of `stamp`.
+    const fn nanos(self, stamp: i64) -> i64 {
         match self {
+            Self::Guessed => match stamp.unsigned_abs() {
+                ..5_000_000_000 => 1_000_000_000,
+                ..5_000_000_000_000 => 1_000_000,
+                ..5_000_000_000_000_000 => 1_000,
+                _ => 1,
+            },
             Self::Nanoseconds => 1,
             Self::Microseconds => 1_000,
             Self::Milliseconds => 1_000_000,
@@ -102,7 +110,7 @@ impl Precision {
     /// The instant that `stamp` units since the Unix epoch name; `None` outside the range of [`Timestamp`].
     #[must_use]
     pub const fn to_timestamp(self, stamp: i64) -> Option<Timestamp> {
-        match stamp.checked_mul(self.nanos()) {
+        match stamp.checked_mul(self.nanos(stamp)) {
             Some(nanos) => Some(Timestamp(nanos)),
             None => None,
         }

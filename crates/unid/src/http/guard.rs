@@ -10,6 +10,7 @@
 //! with what other sites' pages ask of this one.
 
 use axum::extract::{Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -34,16 +35,17 @@ impl Names {
 /// Lets requests through that name this host by one of its names, and whose `Origin`, if they have one, is this very
 /// server.
 pub(super) async fn guard(State(names): State<Names>, request: Request, next: Next) -> Response {
-    let Some(refusal) = refusal(names, request.headers()) else {
+    let authority = request.uri().authority().map(Authority::as_str);
+    let Some(refusal) = refusal(names, authority, request.headers()) else {
         return next.run(request).await;
     };
     (StatusCode::FORBIDDEN, refusal).into_response()
 }
 
-fn refusal(names: Names, headers: &HeaderMap) -> Option<&'static str> {
+fn refusal(names: Names, authority: Option<&str>, headers: &HeaderMap) -> Option<&'static str> {
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
-    // a request without a Host is no browser's
-    let host = text(header::HOST)?;
+    // HTTP/2 has it in the address; a request without either is no browser's
+    let host = text(header::HOST).or(authority)?;
     if names == Names::Local && !is_local(host) {
         return Some("this server answers to its address or to localhost, not to another name\n");
     }
@@ -71,7 +73,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(header::ORIGIN, origin.parse().unwrap());
         }
-        refusal(names, &headers).is_some()
+        refusal(names, None, &headers).is_some()
     }
 
     #[test]

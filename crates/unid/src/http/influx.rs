@@ -1,11 +1,12 @@
-//! InfluxDB 1.x's HTTP API on `--api-addr`: `/write`, `/query`, `/ping` and `/health`.
+//! InfluxDB 1.x's HTTP API on `--api-addr`: `/write`, `/query`, `/ping` and `/health`; also the writing of lines for the
+//! later versions ([`super::lines`]).
 //!
 //! Owns parameters, status codes and error shapes, so that InfluxDB's clients and Grafana connect unmodified.
 //! Parsing lines, storing and querying are the libraries' business.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -17,24 +18,21 @@ use axum::{Json, Router};
 use serde_json::json;
 use tokio::time::timeout;
 use tower_http::decompression::RequestDecompressionLayer;
-use uni_query::{Epoch, Limits, Request};
+use uni_query::{Epoch, Limits, Request, Source as _};
 use uni_store::LineOptions;
 use uni_wire::line::{Mode, Precision};
 
-use super::App;
+use super::body::{MAX_BODY_BYTES, Refusal, WAIT, in_turn};
+use super::{App, body, lines};
 use crate::clock;
 use crate::ingest::{Durable, Lines};
 
 /// The version that clients and Grafana's health check are told; they choose their dialect by it.
 const INFLUX_VERSION: &str = "1.8.10";
-/// InfluxDB's default for the largest body.
-const MAX_BODY_BYTES: usize = 25_000_000;
 /// A query that runs longer is cut off.
 const QUERY_SECONDS: u64 = 30;
 /// Rows in each document of a chunked answer when the request names none, as in InfluxDB.
 const DEFAULT_CHUNK_ROWS: usize = 10_000;
-/// A request waits this long for its turn.
-const WAIT: Duration = Duration::from_secs(10);
 
 /// The routes.
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -42,6 +40,8 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/ping", get(ping).head(ping))
         .route("/query", get(query).post(query))
         .route("/write", post(write))
+        .route("/api/v2/write", post(lines::write_v2))
+        .route("/api/v3/write_lp", post(lines::write_v3))
         .layer(RequestDecompressionLayer::new())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
 }
@@ -54,16 +54,16 @@ pub(super) fn health_route() -> Router<Arc<App>> {
 async fn ping(RawQuery(raw): RawQuery) -> Response {
     let verbose = parameters(raw.as_deref().unwrap_or_default()).get("verbose").is_some_and(|v| v != "false");
     if verbose {
-        return influx(Json(json!({ "version": INFLUX_VERSION })).into_response());
+        return with_headers(Json(json!({ "version": INFLUX_VERSION })).into_response());
     }
-    influx(StatusCode::NO_CONTENT.into_response())
+    with_headers(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn health() -> Response {
     let body = json!({
         "name": "influxdb", "message": "ready for queries and writes", "status": "pass", "version": INFLUX_VERSION,
     });
-    influx(Json(body).into_response())
+    with_headers(Json(body).into_response())
 }
 
 /// `q` and the other parameters may stand in the URL or in a form; the form's win, as in InfluxDB.
@@ -87,7 +87,9 @@ async fn query(
     let Some(text) = parameters.remove("q").filter(|q| !q.is_empty()) else {
         return influx_error(StatusCode::BAD_REQUEST, "missing required parameter \"q\"");
     };
-    let Ok(Ok(turn)) = timeout(WAIT, app.limits.queries.acquire()).await else { return busy("queries") };
+    let Ok(Ok(turn)) = timeout(WAIT, app.limits.queries.acquire()).await else {
+        return refused(&Refusal::busy("queries"));
+    };
     // the engine is synchronous and may take seconds: never on a task that others wait for
     let worker = Arc::clone(&app);
     let answer = tokio::task::spawn_blocking(move || run_query(&worker, &text, &parameters)).await;
@@ -121,7 +123,7 @@ fn run_query(app: &App, text: &str, parameters: &HashMap<String, String>) -> Res
             };
             let body: String =
                 documents.into_iter().flat_map(|document| [document, "\n".to_owned()]).collect();
-            influx(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+            with_headers(([(header::CONTENT_TYPE, "application/json")], body).into_response())
         }
         Err(error) => influx_error(StatusCode::BAD_REQUEST, &error.to_string()),
     }
@@ -132,61 +134,62 @@ async fn write(
     RawQuery(raw): RawQuery,
     request: axum::extract::Request,
 ) -> Response {
-    let parameters = parameters(raw.as_deref().unwrap_or_default());
-    let Some(database) = parameters.get("db").filter(|db| !db.is_empty()).cloned() else {
-        return influx_error(StatusCode::BAD_REQUEST, "database is required");
-    };
-    if let Some(policy) = parameters.get("rp").filter(|rp| !rp.is_empty() && *rp != "autogen") {
-        let message = format!("retention policy not found: {policy}");
-        return influx_error(StatusCode::INTERNAL_SERVER_ERROR, &message);
-    }
+    let mut parameters = parameters(raw.as_deref().unwrap_or_default());
     let precision =
         parameters.get("precision").map_or(Precision::Nanoseconds, |unit| Precision::from_query(unit));
-    // the memory is reserved before the body is read, so that all bodies together stay bounded
-    let Ok(Ok(memory)) = timeout(WAIT, app.limits.bodies_kib.acquire_many(body_kib(request.headers()))).await
-    else {
-        return busy("writes");
-    };
-    let body = match axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES).await {
-        Ok(body) => body,
-        Err(error) => return bad_body(&error),
-    };
-    let Ok(Ok(turn)) = timeout(WAIT, app.limits.writes.acquire()).await else { return busy("writes") };
-    let worker = Arc::clone(&app);
-    let answer = tokio::task::spawn_blocking(move || run_write(&worker, &database, precision, &body)).await;
-    drop((turn, memory));
-    answer.unwrap_or_else(|_| {
-        influx_error(StatusCode::INTERNAL_SERVER_ERROR, "the write failed inside unid; its log says why")
-    })
+    let mut take = |name| parameters.remove(name).unwrap_or_default();
+    let target = Target { database: take("db"), policy: take("rp"), precision };
+    match write_lines(&app, target, request).await {
+        Ok(()) => with_headers(StatusCode::NO_CONTENT.into_response()),
+        Err(refusal) => refused(&refusal),
+    }
 }
 
-/// What a body may take in memory: as long as it says, or, packed or of unknown length, as much as is allowed.
-fn body_kib(headers: &HeaderMap) -> u32 {
-    let packed = headers.contains_key(header::CONTENT_ENCODING);
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let bytes = length.filter(|_| !packed).unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
-    u32::try_from(bytes / 1024 + 1).unwrap_or(u32::MAX)
+/// Where lines go, and how their times are meant.
+pub(super) struct Target {
+    pub(super) database: String,
+    /// The retention policy; empty for the default one.
+    pub(super) policy: String,
+    pub(super) precision: Precision,
 }
 
-fn busy(what: &str) -> Response {
-    let message = format!("too many {what} at once; try again");
-    let mut response = influx_error(StatusCode::SERVICE_UNAVAILABLE, &message);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+/// Stores the lines of a request, whichever version of the API it came by.
+pub(super) async fn write_lines(
+    app: &Arc<App>,
+    target: Target,
+    request: axum::extract::Request,
+) -> Result<(), Refusal> {
+    if target.database.is_empty() {
+        return Err(Refusal::bad("database is required"));
+    }
+    may_write(app, &target.database)?;
+    if !matches!(&*target.policy, "" | "autogen") {
+        let message = format!("retention policy not found: {}", target.policy);
+        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message));
+    }
+    let body = body::read(app, request, MAX_BODY_BYTES).await?;
+    let bytes = body.bytes.clone();
+    in_turn(app, move |app| run_write(app, &target.database, target.precision, &bytes)).await?
+}
+
+/// With `--auto-create=false` only databases that exist are written to.
+pub(super) fn may_write(app: &App, database: &str) -> Result<(), Refusal> {
+    if app.auto_create || app.storage.has_database(database) {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::NOT_FOUND, format!("database not found: {database:?}")))
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let mut response = influx_error(refusal.status, &refusal.message);
+    if refusal.status == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     response
 }
 
-/// A body that is too long, or is not what its encoding says.
-fn bad_body(error: &axum::Error) -> Response {
-    let text = error.to_string();
-    if text.contains("length limit") {
-        let message = format!("the body is longer than {MAX_BODY_BYTES} bytes; write it in parts");
-        return influx_error(StatusCode::PAYLOAD_TOO_LARGE, &message);
-    }
-    influx_error(StatusCode::BAD_REQUEST, &format!("read the body: {text}"))
-}
-
 /// Stores the good lines and lists the bad ones.
-fn run_write(app: &App, database: &str, precision: Precision, body: &[u8]) -> Response {
+fn run_write(app: &App, database: &str, precision: Precision, body: &[u8]) -> Result<(), Refusal> {
     let options = LineOptions {
         mode: Mode::Strict,
         precision,
@@ -197,21 +200,21 @@ fn run_write(app: &App, database: &str, precision: Precision, body: &[u8]) -> Re
     };
     match app.ingest.append_lines(database, body, &options, Durable::AsConfigured) {
         Ok(lines) => answer(&lines),
-        Err(error) => influx_error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
     }
 }
 
 /// As InfluxDB says it: nothing when all is well, the bad lines alone when none was good, else a partial write.
-fn answer(lines: &Lines) -> Response {
+fn answer(lines: &Lines) -> Result<(), Refusal> {
     if lines.complaints.is_empty() {
-        return influx(StatusCode::NO_CONTENT.into_response());
+        return Ok(());
     }
     let complaints = lines.complaints.join("\n");
     if lines.appended.accepted + lines.appended.refused == 0 {
-        return influx_error(StatusCode::BAD_REQUEST, &complaints);
+        return Err(Refusal::bad(complaints));
     }
     let dropped = lines.appended.refused;
-    influx_error(StatusCode::BAD_REQUEST, &format!("partial write: {complaints} dropped={dropped}"))
+    Err(Refusal::bad(format!("partial write: {complaints} dropped={dropped}")))
 }
 
 /// A URL query or a form as a map; of repeated keys the last counts.
@@ -220,7 +223,7 @@ pub(super) fn parameters(text: &str) -> HashMap<String, String> {
 }
 
 /// Adds the headers by which clients know what they talk to.
-fn influx(mut response: Response) -> Response {
+pub(super) fn with_headers(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert("X-Influxdb-Build", HeaderValue::from_static("OSS"));
     headers.insert("X-Influxdb-Version", HeaderValue::from_static(INFLUX_VERSION));
@@ -235,5 +238,5 @@ pub(super) fn influx_error(status: StatusCode, message: &str) -> Response {
     if let Ok(value) = HeaderValue::from_str(&one_line) {
         response.headers_mut().insert("X-Influxdb-Error", value);
     }
-    influx(response)
+    with_headers(response)
 }

@@ -4,14 +4,20 @@
 //! [`access`]'s and [`guard`]'s business.
 
 mod access;
+mod body;
 pub(crate) mod charts;
 mod figures;
 mod grafana;
 mod guard;
 pub(crate) mod influx;
 mod libraries;
+mod lines;
 mod metrics;
+mod otlp;
 mod plain;
+mod preface;
+mod pushed;
+mod remote_write;
 mod renewed;
 mod tls;
 pub(crate) mod ui;
@@ -20,7 +26,7 @@ mod ui_control;
 mod ui_traces;
 mod unread;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -29,16 +35,17 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower_http::timeout::RequestBodyTimeoutLayer;
+use uni_intake::otlp::Totals;
 
 pub(crate) use self::access::Access;
 pub(crate) use self::figures::Figures;
 use self::figures::{ListenerFigures, Refused};
+use self::preface::Version;
 use self::ui_control::Peer;
 use crate::control_port::GuestControl;
 use crate::heap_traces::HeapTraces;
@@ -54,6 +61,10 @@ const MAX_CONNECTIONS: usize = 512;
 /// A client that has not sent its (next) request's head by then is let go. Longer than the 60 s at which senders
 /// with a slow beat come back over the same connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// Requests at one time on a connection of HTTP/2, which only gRPC speaks here.
+const MAX_STREAMS_OF_HTTP2: u32 = 16;
+/// Bytes of such a request's headers.
+const MAX_HEADERS_OF_HTTP2: u32 = 16 * 1024;
 /// A body that stops coming for this long ends its request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that takes nothing of its answer for this long is let go (tcp(7), `TCP_USER_TIMEOUT`).
@@ -90,6 +101,10 @@ pub(crate) struct App {
     pub(crate) heap_traces: Arc<HeapTraces>,
     /// Whether the page may change guests.
     pub(crate) ui_control: bool,
+    /// Whether writes make databases that do not exist.
+    pub(crate) auto_create: bool,
+    /// What OTLP senders that send deltas have sent so far.
+    pub(crate) totals: Mutex<Totals>,
 }
 
 /// How much is done at one time: what has no place waits or is refused, and VMs and consoles never notice.
@@ -155,13 +170,18 @@ fn routes(roles: &[Role]) -> Router<Arc<App>> {
     }
     for role in roles {
         routes = routes.merge(match role {
-            Role::Api if roles.contains(&Role::Metrics) => influx::routes(),
-            Role::Api => influx::routes().merge(influx::health_route()),
+            Role::Api if roles.contains(&Role::Metrics) => api_routes(),
+            Role::Api => api_routes().merge(influx::health_route()),
             Role::Ui => ui::routes(),
             Role::Metrics => metrics::routes(),
         });
     }
     routes
+}
+
+/// The wires by which points come over HTTP, and the queries.
+fn api_routes() -> Router<Arc<App>> {
+    influx::routes().merge(remote_write::routes()).merge(otlp::routes())
 }
 
 /// Serves `roles` on `listener` until the task is aborted.
@@ -222,21 +242,46 @@ async fn connection(
     figures: &Arc<ListenerFigures>,
 ) {
     let _open = figures.open();
-    let Some(config) = config else { return talk(stream, service, peer).await };
+    let Some(config) = config else {
+        let Some(version) = preface::version(&stream).await else { return };
+        return talk(stream, version, service, peer).await;
+    };
     match tls::accept(config, stream).await {
-        Some(stream) => talk(stream, service, peer).await,
+        Some(stream) => {
+            let version = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Version::Http2,
+                _ => Version::Http1,
+            };
+            talk(stream, version, service, peer).await;
+        }
         None => figures.refused(Refused::Handshake),
     }
 }
 
-async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, service: Router, peer: Peer) {
+async fn talk(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    version: Version,
+    service: Router,
+    peer: Peer,
+) {
     let routes = TowerToHyperService::new(service);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         routes.call(request)
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let stream = TokioIo::new(stream);
     // a connection that breaks is the client's affair
-    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    match version {
+        Version::Http1 => {
+            let mut builder = hyper::server::conn::http1::Builder::new();
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+            let _ = builder.serve_connection(stream, service).await;
+        }
+        Version::Http2 => {
+            let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS_OF_HTTP2);
+            builder.keep_alive_interval(HEAD_TIMEOUT).max_header_list_size(MAX_HEADERS_OF_HTTP2);
+            let _ = builder.serve_connection(stream, service).await;
+        }
+    }
 }

@@ -52,7 +52,8 @@ pub(super) fn read(files: &[PathBuf]) -> anyhow::Result<ServerConfig> {
                 key.display()
             )
         })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // in the order of preference: HTTP/2 is for those who speak nothing else (gRPC)
+    config.alpn_protocols = vec![b"http/1.1".to_vec(), b"h2".to_vec()];
     Ok(config)
 }
 

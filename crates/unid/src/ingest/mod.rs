@@ -104,9 +104,14 @@ impl Counters {
             RejectReason::FieldTypeConflict { .. } => 0,
             RejectReason::SeriesLimit { .. } => 1,
             RejectReason::FieldLimit { .. } => 2,
-            _ => 3,
+            _ => MALFORMED,
         };
         self.refused_points[n].fetch_add(1, Relaxed);
+    }
+
+    /// Samples of a push that are no points here, before the store saw them.
+    pub(crate) fn dropped_samples(&self, count: u64) {
+        self.refused_points[MALFORMED].fetch_add(count, Relaxed);
     }
 
     /// A line could not be parsed.
@@ -117,6 +122,8 @@ impl Counters {
 
 /// Words for why the store refused a point.
 const REASONS: [&str; 4] = ["type_conflict", "series_limit", "field_limit", "malformed"];
+/// The last of them: whatever else is wrong with a point.
+const MALFORMED: usize = 3;
 
 impl Ingest {
     /// A way into `storage` that shows what it takes in `live`.
