@@ -19,7 +19,10 @@ use crate::peers::{Peers, Protocol};
 /// Connections at one time; a further one is closed at once and counted.
 const MAX_CONNECTIONS: usize = 1024;
 /// Bytes read at once from a connection: grows for one that always fills it, for every batch has its price.
-const READ_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=512 * 1024;
+const READ_BYTES: std::ops::RangeInclusive<usize> = 16 * 1024..=128 * 1024;
+/// Connections whose lines are stored at one time, first come, first served: one who sends rubbish at full speed has
+/// its turn like everybody else.
+const MAX_STORING: usize = 2;
 /// A silent peer is probed after this and let go some probes later.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// The longest UDP datagram there is.
@@ -28,6 +31,7 @@ const MAX_DATAGRAM_BYTES: usize = 65_535;
 /// Accepts connections until the task is aborted.
 pub(crate) async fn serve_tcp(listener: TcpListener, ingest: Arc<Ingest>, peers: Arc<Peers>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let turns = Arc::new(Semaphore::new(MAX_STORING));
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -42,10 +46,10 @@ pub(crate) async fn serve_tcp(listener: TcpListener, ingest: Arc<Ingest>, peers:
             ingest.counters.refused_connections.fetch_add(1, Relaxed);
             continue;
         };
-        let (ingest, peers) = (Arc::clone(&ingest), Arc::clone(&peers));
+        let (ingest, peers, turns) = (Arc::clone(&ingest), Arc::clone(&peers), Arc::clone(&turns));
         tokio::spawn(async move {
             let owner = peers.owner(peer, Protocol::Tcp);
-            connection(stream, peer, owner, &ingest).await;
+            connection(stream, peer, owner, &ingest, &turns).await;
             drop(slot);
         });
     }
@@ -56,7 +60,13 @@ fn origin<'a>(owner: Option<&'a str>, peer: &'a str) -> Origin<'a> {
     owner.map_or(Origin::Peer(peer), Origin::Vm)
 }
 
-async fn connection(mut stream: TcpStream, peer: SocketAddr, owner: Option<String>, ingest: &Ingest) {
+async fn connection(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    owner: Option<String>,
+    ingest: &Ingest,
+    turns: &Semaphore,
+) {
     let _ = sockopt::set_socket_keepalive(&stream, true);
     let _ = sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE);
     let peer = peer.to_string();
@@ -64,8 +74,10 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, owner: Option<Strin
     let mut lines = LineStream::default();
     let mut buffer = vec![0; *READ_BYTES.start()];
     while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+        let turn = turns.acquire().await;
         // storing takes a lock and a write: never on a thread that others wait for
         tokio::task::block_in_place(|| lines.feed(ingest, &origin, &buffer[..n]));
+        drop(turn);
         resize(&mut buffer, n);
         // one who always has more to say lets the others speak after each piece
         tokio::task::yield_now().await;
