@@ -478,7 +478,7 @@ fn schemathesis_finds_no_answer_that_the_document_does_not_describe() -> anyhow:
             .context("start schemathesis")?;
         let report = String::from_utf8_lossy(&output.stdout);
         ensure!(
-            output.status.success() && report.contains("Tested: 9"),
+            output.status.success() && report.contains("Tested: 14"),
             "{report}\n{}",
             String::from_utf8_lossy(&output.stderr)
         );

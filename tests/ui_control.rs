@@ -237,7 +237,7 @@ fn schemathesis_finds_no_answer_to_a_change_that_the_document_does_not_describe(
         .arg(format!("{base}/ui/api/openapi.json"))
         .args(["--url", &base, "--max-examples", "40", "--generation-deterministic", "--no-color"])
         .args(["-H", &format!("Authorization: Bearer {TOKEN}"), "--request-timeout", "30"])
-        .args(["--include-path-regex", "control$"])
+        .args(["--include-path-regex", "(control|traces)$"])
         .args([
             "--checks",
             "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
@@ -246,7 +246,7 @@ fn schemathesis_finds_no_answer_to_a_change_that_the_document_does_not_describe(
         .output()?;
     let report = String::from_utf8_lossy(&output.stdout);
     ensure!(
-        output.status.success() && report.contains("Tested: 2"),
+        output.status.success() && report.contains("Tested: 4"),
         "{report}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );

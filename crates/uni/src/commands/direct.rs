@@ -62,8 +62,11 @@ fn taken(address: &str, time: Option<Duration>, stop: &Stop, sink: &mut Sink) ->
         match stream.read(&mut buffer) {
             Ok(0) => {
                 ensure!(count.bytes > 0, "the guest closed the connection without a trace");
+                if count.ends_within_packet() {
+                    return cut("the guest closed the connection within a packet");
+                }
                 let why = ending.map_or("the guest ended it", |(_, why)| why);
-                return Ok(TraceEnd { whole: !count.is_cut(), why: why.to_owned() });
+                return Ok(TraceEnd { whole: true, why: why.to_owned() });
             }
             Ok(length) => {
                 let bytes = buffer.get(..length).unwrap_or_default();
@@ -135,7 +138,7 @@ impl Count {
         self.bytes += bytes.len() as u64;
     }
 
-    fn is_cut(mut self) -> bool {
+    fn ends_within_packet(mut self) -> bool {
         let mut cut = false;
         let _none = self.decoder.finish(|item| {
             if let Item::Fault(fault) = item {

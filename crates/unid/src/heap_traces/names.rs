@@ -302,7 +302,7 @@ mod tests {
                 names.insert(code, positions.iter().map(ToString::to_string).collect());
             }
             Item::Alloc(alloc) => {
-                events.push(format!("{} {} {:x?}", alloc.time_micros, alloc.id, alloc.backtrace))
+                events.push(format!("{} {} {:x?}", alloc.time_micros, alloc.id, alloc.backtrace));
             }
             Item::Collect(gone) => events.push(format!("{} -{}", gone.time_micros, gone.id)),
             _ => {}

@@ -383,4 +383,92 @@ mod tests {
         assert!(of("web") > 0);
         assert_eq!(of("other"), 0);
     }
+
+    /// A guest that has `bytes` to say at port 4242 and then ends; `round` is the time in milliseconds.
+    struct Talker {
+        device: FrameDevice,
+        interface: Interface,
+        sockets: SocketSet<'static>,
+        handle: SocketHandle,
+        left: usize,
+    }
+
+    impl Talker {
+        fn new(bytes: usize) -> Self {
+            let (device, interface, mut sockets, old) = guest(LINE_PORT);
+            sockets.remove(old);
+            let buffer = || tcp::SocketBuffer::new(vec![0; 16 * 1024]);
+            let mut socket = tcp::Socket::new(buffer(), buffer());
+            socket.listen(4242).unwrap();
+            let handle = sockets.add(socket);
+            Self { device, interface, sockets, handle, left: bytes }
+        }
+
+        fn turn(&mut self, host: &mut HostEnd, ingest: &Ingest, round: i64) {
+            self.interface.poll(Instant::from_millis(round), &mut self.device, &mut self.sockets);
+            let socket = self.sockets.get_mut::<tcp::Socket<'static>>(self.handle);
+            if socket.may_send() {
+                while self.left > 0 && socket.can_send() {
+                    self.left -= socket.send_slice(&vec![7; self.left.min(4096)]).unwrap();
+                }
+                if self.left == 0 {
+                    socket.close();
+                }
+            }
+            while let Some(frame) = self.device.outgoing() {
+                host.device.feed(&frame).unwrap();
+            }
+            host.poll("web", ingest);
+            while let Some(frame) = host.device.outgoing() {
+                self.device.feed(&frame).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_waits_for_who_takes_it_and_comes_whole() {
+        const BYTES: usize = 1_000_000;
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default(), clock::now()).unwrap();
+        let ingest = Ingest::new(Storage::new(store).unwrap(), Arc::new(Live::default()));
+        let (mut host, mut talker) = (HostEnd::new(), Talker::new(BYTES));
+        let (pieces, mut taken) = mpsc::channel(4);
+        host.order(Order::Open { port: 4242, pieces });
+        // nobody takes: what is under way is bounded, and the guest keeps the rest
+        for round in 0..2_000 {
+            talker.turn(&mut host, &ingest, round);
+        }
+        assert!(talker.left > BYTES - 400_000, "{} of {BYTES} are left", talker.left);
+        // a second stream is refused meanwhile, and the first goes on
+        let (second, mut refused) = mpsc::channel(4);
+        host.order(Order::Open { port: 4242, pieces: second });
+        assert!(matches!(refused.try_recv(), Ok(stream::Piece::Failed(control::Fault::Busy))));
+        let (mut got, mut ended) = (0, false);
+        for round in 2_000..60_000 {
+            talker.turn(&mut host, &ingest, round);
+            match taken.try_recv() {
+                Ok(stream::Piece::Bytes(bytes)) => got += bytes.len(),
+                Ok(stream::Piece::End) => ended = true,
+                Ok(stream::Piece::Failed(fault)) => panic!("{fault}"),
+                Err(_) if ended => break,
+                Err(_) => {}
+            }
+        }
+        assert_eq!((got, ended), (BYTES, true));
+    }
+
+    #[test]
+    fn a_port_where_nobody_listens_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), Options::default(), clock::now()).unwrap();
+        let ingest = Ingest::new(Storage::new(store).unwrap(), Arc::new(Live::default()));
+        let (mut host, mut talker) = (HostEnd::new(), Talker::new(1));
+        let (pieces, mut taken) = mpsc::channel(4);
+        host.order(Order::Open { port: 4243, pieces });
+        for round in 0..200 {
+            talker.turn(&mut host, &ingest, round);
+        }
+        assert!(matches!(taken.try_recv(), Ok(stream::Piece::Failed(control::Fault::Refused(4243)))));
+        assert!(taken.try_recv().is_err());
+    }
 }
