@@ -205,6 +205,32 @@ fn one_takes_it_the_second_is_told_and_ctrl_c_leaves_a_whole_file() -> anyhow::R
 }
 
 #[test]
+fn a_stalled_taker_stalls_nobody_and_gets_the_rest_when_it_goes_on() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let daemon = Daemon::start(&state.path().join("s"), &[])?;
+    run_leaky(&daemon, "leaky", &[])?;
+    let file = state.path().join("f");
+    let path = file.display().to_string();
+    let taker = Taker::start(&daemon, &["leaky", "-o", &path, "--rate", "0.01", "--for", "4s"])?;
+    let before = until_filled(&state.path().join("f.part"))?;
+    taker.signal(rustix::process::Signal::STOP)?;
+    // the trace goes on without it, to its end, and so do others' questions
+    eventually("the trace to end", || {
+        let begun = Instant::now();
+        let kept: Value = serde_json::from_str(&daemon.get("ui", "/ui/api/vm/leaky/traces")?)?;
+        ensure!(begun.elapsed() < Duration::from_secs(3), "an answer took {:?}", begun.elapsed());
+        let trace = &kept["traces"][0];
+        ensure!(trace["end"]["whole"] == true && trace["bytes"].as_u64() > Some(before), "{kept}");
+        Ok(())
+    })?;
+    taker.signal(rustix::process::Signal::CONT)?;
+    let ended = taker.end()?;
+    ensure!(ended.status.success(), "{}", text(&ended));
+    ensure!(read_strictly(&file)?.1 > 0 && std::fs::metadata(&file)?.len() > before);
+    Ok(())
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_what_to_do() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
     let daemon = Daemon::start(&state.path().join("s"), &[])?;

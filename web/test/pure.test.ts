@@ -1,9 +1,10 @@
 // Rules of the modules without a document: figures, text, rings, joins, gaps, spans.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { joinCurves, lonePoints, valueAt, withGaps } from "../src/align.ts";
+import { joinCurves, lonePoints, stackColumns, valueAt, withGaps } from "../src/align.ts";
 import { ConsoleText } from "../src/console-text.ts";
 import { decodeCharts, decodeControl, decodeOverview, decodePoints, decodeVmDetail } from "../src/decode.ts";
+import { decodeFlame, decodeLibraries, decodeTraces } from "../src/decode-heap.ts";
 import {
   classWord,
   formatAxisTimes,
@@ -16,6 +17,7 @@ import {
   visibleLine,
   visibleText,
 } from "../src/format.ts";
+import { LibraryCurves } from "../src/libraries.ts";
 import { Ring } from "../src/ring.ts";
 import { displayStepMs, ringCapacity, Timeline } from "../src/timeline.ts";
 
@@ -236,4 +238,34 @@ test("a source without a name or a state is left out", () => {
   });
   const locked = decodeControl({ error: "it wants a token", needs_token: true, can_change: 1 });
   assert.deepEqual([locked.error, locked.needsToken, locked.canChange], ["it wants a token", true, false]);
+});
+
+test("curves lie on each other from the last up; holes and hidden ones add nothing", () => {
+  const columns = [[1, null, 3], [10, 20, undefined], [100, null, 300]];
+  assert.deepEqual(stackColumns(columns, [true, true, true]), [[111, null, 303], [110, 20, undefined], [100, null, 300]]);
+  assert.deepEqual(stackColumns(columns, [true, false, true])[0], [101, null, 303]);
+  assert.deepEqual(stackColumns([], []), []);
+});
+
+test("a library keeps its place and colour while it is there", () => {
+  const curves = new LibraryCurves();
+  const told = (...names: string[]) =>
+    decodeLibraries({ from: 0, to: 2000, step: 1000, times: [1000], libraries: names.map((library) => ({ library, bytes: [1] })) });
+  assert.equal(curves.update(told("a", "b", "(others)"), 1000), true);
+  assert.equal(curves.update(told("b", "a", "(others)"), 1000), false);
+  assert.equal(curves.update(told("b", "c", "(others)"), 1000), true);
+  assert.deepEqual(curves.curves.map(({ label, color }) => [label, color]), [["b", "lib1"], ["c", "lib0"], ["(others)", "dim"]]);
+});
+
+test("what is no tree, no trace or no table of libraries is not drawn", () => {
+  const node = (children: unknown) => ({ name: "f", live: 1, allocated: 1, children });
+  assert.equal(decodeFlame({ nodes: [] }), undefined);
+  assert.equal(decodeFlame(null), undefined);
+  const odd = decodeFlame({ nodes: [node([1, 1, 0, -1, 7, "2", 1.5]), node([1, 0, 2]), node([2])] });
+  assert.deepEqual(odd?.nodes.map(({ children }) => children), [[1], [2], []]);
+  assert.deepEqual(decodeTraces({ traces: [{ bytes: 1 }, { name: "x", running: 1 }], can_take: "yes" }), {
+    traces: [{ name: "x", startedMs: 0, bytes: 0, running: false, end: "" }],
+    canTake: false,
+  });
+  assert.deepEqual(decodeLibraries({ times: [1, 2], libraries: [{ library: "a", bytes: [1] }] }).libraries, []);
 });
