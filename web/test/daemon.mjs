@@ -36,6 +36,7 @@ export async function start(flags = () => []) {
     log: () => log,
     uni,
     json: async (...args) => JSON.parse(await uni("--output", "json", ...args)),
+    runLeaky: (name, ...args) => uni("run", join(GUESTS, "leaky.elf"), "--name", name, "--memory", "128M", "--", "--interval=1", ...args),
     run: (name, ...args) => uni("run", join(GUESTS, "hello.elf"), "--name", name, "--memory", "32M", "--", "--interval=1", ...args),
     end: async () => {
       child.removeAllListeners("exit");

@@ -1,4 +1,4 @@
-// Owns the browser test of what needs a real daemon and real guests: switching what a guest logs and measures, tokens,
+// Owns the browser test of what needs a real daemon and real guests: switching what a guest logs and measures, tokens, heaps,
 // pages that only read, and the table of senders that are no VM. Usage: node test/switching.mjs
 import assert from "node:assert/strict";
 import { mkdirSync, writeFileSync } from "node:fs";
@@ -117,6 +117,28 @@ const tests = {
     assert.ok(!guarded.log().includes(SESAME), "it is in the log");
     await page.reload();
     await until("the question again", WAIT_MS, () => page.isVisible("#control-ask"));
+  },
+
+  async "the heap is told by library, and a trace taken from the page names who leaks"(page) {
+    await guarded.runLeaky("drip", "--leak-rate=1048576", "--memtrace-rate=0.01");
+    await page.goto(`${guarded.base}/ui/vm/drip`);
+    await page.evaluate((token) => sessionStorage.setItem("uni-token", token), TOKEN);
+    await until("the leaking library on top", WAIT_MS, async () =>
+      (await page.$$eval('[data-chart="libraries"] .legend button', (nodes) => nodes.map((node) => node.dataset.key)))[0] === "library:leaky");
+    const last = () => page.getAttribute('[data-key="library:leaky"]', "data-last");
+    const before = await last();
+    await until("its curve to go on", WAIT_MS, async () => (await last()) !== before);
+    await page.click("#trace-take");
+    await until("the trace to begin", WAIT_MS, async () => (await page.textContent("#trace-result")) === "Taking a trace for 30 s");
+    await page.waitForTimeout(4_000);
+    await page.click("#trace-again");
+    await until("who leaks", WAIT_MS, async () =>
+      (await page.$$eval(".flame-box", (boxes) => boxes.map((box) => box.getAttribute("aria-label")))).some((label) => label.startsWith("leaky::leak_a_little")));
+    assert.match(await page.textContent("#trace-result"), /and it goes on$/);
+    await page.screenshot({ path: join(shots, "vm-trace.png"), fullPage: true });
+    await page.goto(`${guarded.base}/ui`);
+    await page.waitForSelector('#fleet [data-key="library:leaky"]', { timeout: WAIT_MS });
+    await page.screenshot({ path: join(shots, "dashboard-fleet.png"), fullPage: true });
   },
 
   async "without --ui-control the page only shows"(page, faults) {

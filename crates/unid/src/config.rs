@@ -71,7 +71,8 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 
-    /// Let the page change guests' log levels and metrics; with --token-file, since whoever changes must give the token
+    /// Let the page change guests' log levels and metrics, and take heap traces; with --token-file, since whoever does must
+    /// give the token
     #[arg(long)]
     ui_control: bool,
 

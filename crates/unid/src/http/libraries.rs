@@ -15,6 +15,8 @@ use crate::clock;
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Libraries with a line of their own.
 const MAX_LIBRARIES: usize = 8;
+/// Moments of all VMs together: a query has a bound, and there may be hundreds of VMs with dozens of libraries.
+const MAX_FLEET_POINTS: i64 = 60;
 /// What the others have together.
 const OTHERS: &str = "(others)";
 /// A guest that tells nothing for so many steps holds nothing any more.
@@ -25,7 +27,9 @@ const CARRIED_SECONDS: i64 = 30;
 /// The last `range` seconds of one VM, or of all VMs of this daemon.
 pub(super) fn libraries(app: &App, vm: Option<&str>, range: i64) -> HeapLibraries {
     let to = clock::now().nanos().div_euclid(1_000_000);
-    let step = step_seconds(range, i64::try_from(app.interval.as_secs()).unwrap_or(i64::MAX)) * 1000;
+    let finest = if vm.is_some() { 1 } else { range / MAX_FLEET_POINTS };
+    let interval = i64::try_from(app.interval.as_secs()).unwrap_or(i64::MAX);
+    let step = step_seconds(range, interval.max(finest)) * 1000;
     let from = to - range * 1000;
     let which = vm.map_or_else(String::new, |vm| format!("vm = '{vm}' AND "));
     // names of VMs hold no quote

@@ -100,8 +100,8 @@ fn unchanged(error: anyhow::Error) -> Refused {
 /// Refuses who may not change anything. That the token is the right one was checked before.
 pub(super) fn may_change(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<(), Refused> {
     let why = if !app.ui_control {
-        "guests are not changed from the page; start unid with --ui-control and --token-file, or use `uni log-level` and \
-         `uni metrics`"
+        "guests are not changed from the page; start unid with --ui-control and --token-file, or use `uni log-level`, \
+         `uni metrics` and `uni memtrace`"
     } else if !is_deliberate(uri, headers) {
         "a change needs the daemon's token in the header `Authorization: Bearer TOKEN`, and not in its address"
     } else {
