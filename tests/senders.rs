@@ -1,6 +1,8 @@
 //! Senders that others wrote, writing to `unid` as it is: InfluxDB's clients of three versions, Prometheus, the
 //! OpenTelemetry SDK. And what nobody's client sends: bodies made to hurt.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -145,6 +147,64 @@ fn opentelemetrys_sdk_sends_metrics_over_http_and_grpc() -> anyhow::Result<()> {
 }
 
 #[test]
+fn grpc_has_tls_and_the_token_as_all_others() -> anyhow::Result<()> {
+    let python = python::venv(&OPENTELEMETRY)?;
+    let state = tempfile::tempdir()?;
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    let write = |name: &str, text: &str| -> anyhow::Result<String> {
+        let path = state.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let (cert, key) = (write("cert", &made.cert.pem())?, write("key", &made.signing_key.serialize_pem())?);
+    let token = "0123456789abcdef0123";
+    let token_file = write("token", token)?;
+    let flags = ["--tls-cert", &cert, "--tls-key", &key, "--token-file", &token_file];
+    let daemon = Daemon::start(state.path(), &flags)?;
+    let address = daemon.address("api")?.replace("127.0.0.1", "localhost");
+    let sent = |token: &str| {
+        let arguments = [&*address, "grpc", "cumulative", &cert, token];
+        succeeds(Command::new(&python).arg(peer("otlp_metrics.py")).args(arguments))
+    };
+    sent(token)?;
+    // the SDK's own verdict says nothing: it is logged, and counts as flushed
+    let _ = sent("another-token-that-is-wrong");
+    let url = format!("https://{address}/query?db=uni&q=SELECT%20count(value)%20FROM%20requests");
+    let authorization = format!("Authorization: Bearer {token}");
+    let output =
+        Command::new("curl").args(["-sS", "--cacert", &cert, "-H", &authorization, &url]).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(text.contains(",4]"), "three times and once at the end, and only with the token: {text}");
+    Ok(())
+}
+
+#[test]
+fn http_2_has_the_same_guard_and_silent_connections_delay_nobody() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let daemon = Daemon::start(state.path(), &[])?;
+    let api = daemon.address("api")?;
+    let curl = |more: &[&str]| -> anyhow::Result<String> {
+        let quiet = ["-s", "-o", "/dev/null", "--max-time", "20", "-w", "%{http_version} %{http_code}"];
+        let arguments =
+            Command::new("curl").args(quiet).arg("--http2-prior-knowledge").args(more).output()?;
+        Ok(String::from_utf8(arguments.stdout)?)
+    };
+    let mut silent = Vec::new();
+    for first in [&b""[..], b"P", b"PRI", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
+        let mut stream = TcpStream::connect(&api)?;
+        stream.write_all(first)?;
+        silent.push(stream);
+    }
+    let ping = format!("http://{api}/ping");
+    ensure!(curl(&[&ping])? == "2 204", "by its address");
+    ensure!(curl(&["-H", "Host: evil.example", &ping])? == "2 403", "by another name");
+    ensure!(curl(&["-H", "Origin: http://evil.example", &ping])? == "2 403", "from another site's page");
+    let body = ["--data-binary", "m f=1 1", "-X", "POST"];
+    ensure!(curl(&[&body[..], &[&format!("http://{api}/write?db=uni")]].concat())? == "2 204", "a write");
+    Ok(())
+}
+
+#[test]
 fn otlp_in_json_is_taken_and_what_is_no_point_is_told() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
     let daemon = Daemon::start(state.path(), &[])?;
@@ -168,6 +228,9 @@ fn otlp_in_json_is_taken_and_what_is_no_point_is_told() -> anyhow::Result<()> {
     let (status, body) = send(&other)?;
     ensure!(status == 200 && body["partialSuccess"]["rejectedDataPoints"] == "1", "{status} {body}");
     let (status, body) = send(&request("\"asInt\":[]"))?;
+    ensure!(status == 200 && body["partialSuccess"]["rejectedDataPoints"] == "1", "{status} {body}");
+    let unreadable = request("\"asInt\":\"7\"").replace("\"timeUnixNano\":\"", "\"timeUnixNano\":\"x");
+    let (status, body) = send(&unreadable)?;
     ensure!(
         status == 400 && body["message"].as_str().is_some_and(|m| m.contains("data points")),
         "{status} {body}"

@@ -1,4 +1,4 @@
-"""Sends metrics with the OpenTelemetry SDK: otlp_metrics.py ADDRESS {http|grpc} {delta|cumulative}."""
+"""Sends metrics with the OpenTelemetry SDK: otlp_metrics.py ADDRESS {http|grpc} {delta|cumulative} [CERTIFICATE TOKEN]."""
 
 import sys
 
@@ -6,7 +6,7 @@ from opentelemetry.sdk.metrics import Counter, Histogram, MeterProvider, UpDownC
 from opentelemetry.sdk.metrics.export import AggregationTemporality, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
-address, transport, temporality = sys.argv[1:]
+address, transport, temporality, *secret = sys.argv[1:]
 if transport == "grpc":
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
     from grpc import Compression
@@ -14,6 +14,15 @@ if transport == "grpc":
     options = {"endpoint": f"http://{address}", "insecure": True}
     if temporality == "delta":
         options["compression"] = Compression.Gzip
+    if secret:
+        from grpc import ssl_channel_credentials
+
+        with open(secret[0], "rb") as file:
+            trusted = ssl_channel_credentials(file.read())
+        options = {
+            "endpoint": f"https://{address}", "credentials": trusted,
+            "headers": (("authorization", f"Bearer {secret[1]}"),), "timeout": 5,
+        }
 else:
     from opentelemetry.exporter.otlp.proto.http import Compression
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter

@@ -38,7 +38,8 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ADDR", default_value = "")]
     syslog_tls_addr: String,
 
-    /// InfluxDB's /write, /query and /ping, and /grafana.json; empty turns it off
+    /// InfluxDB's /write (also of versions 2 and 3), /query and /ping, Prometheus' remote write, OTLP metrics by HTTP and
+    /// gRPC, and /grafana.json; empty turns it off
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8086")]
     api_addr: String,
 

@@ -214,7 +214,7 @@ impl Lines {
     fn good_line(&mut self, text: &str, point: Point, types: &mut BTreeMap<(Box<str>, Box<str>), FieldType>) {
         let clash = point.fields.iter().find_map(|(name, value)| {
             let key = (point.measurement.clone(), name.clone());
-            let known = *types.entry(key).or_insert(value.field_type());
+            let known = *types.entry(key).or_insert_with(|| value.field_type());
             (known != value.field_type()).then(|| {
                 format!(
                     "field type conflict: input field \"{name}\" on measurement \"{}\" is type {}, already exists as \
