@@ -235,7 +235,7 @@ fn otlp_in_json_is_taken_and_what_is_no_point_is_told() -> anyhow::Result<()> {
         status == 400 && body["message"].as_str().is_some_and(|m| m.contains("data points")),
         "{status} {body}"
     );
-    let (status, body) = send("[]")?;
+    let (status, body) = send("rubbish")?;
     ensure!(status == 400 && body["message"].as_str().is_some_and(|m| m.contains("JSON")), "{status} {body}");
     Ok(())
 }
