@@ -85,7 +85,7 @@ fn until_filled(file: &Path) -> anyhow::Result<u64> {
 #[test]
 fn a_trace_names_the_leaking_function_first_and_the_page_draws_it() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
-    let daemon = Daemon::start(&state.path().join("s"), &[])?;
+    let daemon = Daemon::start(&state.path().join("s"), &["--interval", "1s"])?;
     let id = run_leaky(&daemon, "leaky", &[])?;
     let file = state.path().join("f");
     let path = file.display().to_string();
