@@ -27,7 +27,7 @@ use core::net::SocketAddrV4;
 use uni_wire::Timestamp;
 
 use crate::args::Arguments;
-use crate::control::{Control, ControlProgress, ControlSession, Controlled, Token};
+use crate::control::{self, Control, ControlProgress, ControlSession, Controlled, Token};
 use crate::heap::SamplingRate;
 use crate::link::Link;
 use crate::logs::{Log, Logs};
@@ -287,7 +287,7 @@ impl Agent {
         let report = self
             .monitor
             .map(|_| self.link.next_deadline().map_or(self.next_tick_ns, |at| at.min(self.next_tick_ns)));
-        [report, self.control.next_deadline()].into_iter().flatten().min()
+        [report, control::next_deadline(&self.registry, &self.logs)].into_iter().flatten().min()
     }
 
     /// Points that were made and lost for want of room.

@@ -27,6 +27,7 @@ pub mod gauge;
 pub mod gnuplot;
 pub mod heap;
 pub mod histogram;
+mod levels;
 mod lines;
 mod link;
 pub mod logs;
@@ -47,6 +48,7 @@ mod stripe;
 mod switches;
 pub mod syslog;
 pub mod syslog_stream;
+mod timeline;
 pub mod timer;
 
 pub use agent::{Action, Agent, AgentFigures, Config};
@@ -63,6 +65,7 @@ pub use sink::SinkWatch;
 pub use source::{Field, Graph, SOURCES, Source};
 pub use syslog::SyslogQueue;
 pub use syslog_stream::SyslogStream;
+pub use timeline::MAX_CHANGES_KEPT;
 pub use timer::Timer;
 pub use uni_wire::control::LogLevel;
 

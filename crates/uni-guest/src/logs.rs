@@ -4,6 +4,7 @@
 //! outside and are called for what passes its source's threshold.
 
 use alloc::boxed::Box;
+use alloc::format;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -13,7 +14,10 @@ use core::fmt::{self, Write as _};
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use uni_wire::civil::Civil;
-use uni_wire::control::{ControlError, LogItems, LogLevel, LogTarget};
+use uni_wire::control::{ControlError, LogItem, LogItems, LogLevel, LogTarget};
+
+use crate::levels::Levels;
+use crate::timeline::{Subject, Timeline, until};
 
 /// One message on its way to the sinks.
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +115,8 @@ struct Inner {
     default: SharedLevel,
     /// In the order of creation.
     sources: RefCell<Vec<Rc<LogSource>>>,
-    /// Levels given at boot for sources that do not exist yet.
-    expected: RefCell<Vec<(String, LogLevel)>>,
+    /// What was said about levels, also of sources that do not exist yet.
+    levels: RefCell<Timeline<Levels>>,
     sinks: RefCell<Vec<SinkFn>>,
     counts: Cell<LogCounts>,
 }
@@ -151,7 +155,7 @@ impl Logs {
         Self(Rc::new(Inner {
             default: SharedLevel::new(default),
             sources: RefCell::default(),
-            expected: RefCell::default(),
+            levels: RefCell::new(Timeline::new(Levels::new(default))),
             sinks: RefCell::default(),
             counts: Cell::default(),
         }))
@@ -172,9 +176,7 @@ impl Logs {
 
     /// Adds a source whose level others look at; what it was does not matter.
     pub(crate) fn shared_source(&self, name: &str, doc: &str, level: &SharedLevel) -> Log {
-        let expected =
-            self.0.expected.borrow().iter().rev().find(|(n, _)| n == name).map(|(_, level)| *level);
-        level.set(expected.unwrap_or_else(|| self.0.default.get()));
+        level.set(self.0.levels.borrow().now().of(name));
         let source = Rc::new(LogSource { name: name.into(), doc: doc.into(), level: level.clone() });
         self.0.sources.borrow_mut().push(Rc::clone(&source));
         Log { source, logs: self.clone() }
@@ -216,44 +218,63 @@ impl Logs {
     }
 
     /// Executes an `L` command: first `*` (which resets every source), then sources; among equals the last counts.
+    /// What has a time limit ends with it: [`expire`](Self::expire).
     ///
     /// # Errors
-    /// A source that does not exist; then nothing has changed.
-    pub fn apply<'a>(&self, items: &LogItems<'a>) -> Result<(), ControlError<'a>> {
-        for (target, _) in items.clone() {
-            if let LogTarget::Source(name) = target
+    /// A source that does not exist, or too many time limits; then nothing has changed.
+    pub fn apply<'a>(&self, items: &LogItems<'a>, now_ns: u64) -> Result<(), ControlError<'a>> {
+        for item in items.limited() {
+            if let LogTarget::Source(name) = item.target
                 && !self.has(name)
             {
                 return Err(ControlError::UnknownSource(name));
             }
         }
-        self.apply_known(items);
-        Ok(())
+        self.apply_known(items, now_ns)
     }
 
     /// Takes the levels of `--logs`. Sources that do not exist yet get theirs when they are made.
     pub fn apply_at_boot(&self, items: &LogItems<'_>) {
-        for (target, level) in items.clone() {
-            if let LogTarget::Source(name) = target {
-                self.0.expected.borrow_mut().push((name.into(), level));
-            }
-        }
-        self.apply_known(items);
+        // Without time limits there are never too many.
+        let _ = self.apply_known(items, 0);
     }
 
-    fn apply_known(&self, items: &LogItems<'_>) {
-        let sources = self.0.sources.borrow();
-        for (target, level) in items.clone() {
-            if target == LogTarget::All {
-                self.0.default.set(level);
-                sources.iter().for_each(|s| s.level.set(level));
-            }
+    /// When [`expire`](Self::expire) is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.0.levels.borrow().next_deadline()
+    }
+
+    /// Takes back what was said for a time that is over, as if it had never been said. Returns what is in force
+    /// instead, in the words of a query's reply; nothing if nothing is over.
+    pub fn expire(&self, now_ns: u64) -> Vec<String> {
+        let over = self.0.levels.borrow_mut().expire(now_ns);
+        self.spread();
+        let levels = self.0.levels.borrow();
+        let say = |subject: &Subject| match subject {
+            Subject::Source(name) => format!("{name}:{}", levels.now().of(name).word()),
+            Subject::All | Subject::Tag(_) => format!("*:{}", levels.now().default_level().word()),
+        };
+        over.iter().map(say).collect()
+    }
+
+    fn apply_known<'a>(&self, items: &LogItems<'a>, now_ns: u64) -> Result<(), ControlError<'a>> {
+        let mut next = self.0.levels.borrow().clone();
+        let mut items: Vec<LogItem<'a>> = items.limited().collect();
+        items.sort_by_key(|item| item.target != LogTarget::All);
+        for item in items {
+            next.say(item.target.into(), item.level, until(now_ns, item.seconds));
         }
-        for (target, level) in items.clone() {
-            if let LogTarget::Source(name) = target {
-                sources.iter().filter(|s| &*s.name == name).for_each(|s| s.level.set(level));
-            }
-        }
+        self.0.levels.borrow_mut().replace(next)?;
+        self.spread();
+        Ok(())
+    }
+
+    /// Tells sources and their followers their levels.
+    fn spread(&self) {
+        let levels = self.0.levels.borrow();
+        self.0.default.set(levels.now().default_level());
+        self.0.sources.borrow().iter().for_each(|source| source.level.set(levels.now().of(&source.name)));
     }
 
     /// Counts messages that somebody else held back, whose level did not allow them.
@@ -344,7 +365,6 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
 
     fn items(text: &str) -> LogItems<'_> {
         LogItems::parse(text).expect(text)
@@ -402,7 +422,7 @@ mod tests {
     fn an_unknown_source_changes_nothing() {
         let logs = Logs::default();
         let log = logs.source("a", "");
-        assert_eq!(logs.apply(&items("a:debug,b:debug")), Err(ControlError::UnknownSource("b")));
+        assert_eq!(logs.apply(&items("a:debug,b:debug"), 0), Err(ControlError::UnknownSource("b")));
         assert_eq!(format!("{:?}", log.source.level.get()), "Info");
     }
 }

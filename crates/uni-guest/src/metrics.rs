@@ -4,10 +4,12 @@
 //! gates of the instruments. Never decides when to report, and never keeps a point.
 
 use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use uni_wire::control::{ControlError, MetricTarget, Switch};
+use uni_wire::control::{ControlError, MetricItem, MetricItems, MetricTarget, Switch};
 use uni_wire::{FieldType, Timestamp, Value};
 
 use crate::lines::{LineState, Lines};
@@ -15,6 +17,7 @@ use crate::report::{Kind, Point, Reading, Reporter, Sample, Tags};
 use crate::rows::Rows;
 use crate::source::{Field, SOURCES, Source, count};
 use crate::switches::Switches;
+use crate::timeline::{Subject, Timeline, until};
 
 pub use crate::lines::MAX_LINE_BYTES;
 pub use crate::switches::MAX_TAGS_ON;
@@ -219,7 +222,7 @@ pub struct Registry {
     /// In the order of creation.
     sources: Vec<Entry>,
     discoveries: Vec<DiscoverFn>,
-    switches: Switches,
+    switches: Timeline<Switches>,
     reporting: bool,
     lines: LineState,
 }
@@ -248,7 +251,7 @@ impl Registry {
         Self {
             sources: Vec::new(),
             discoveries: Vec::new(),
-            switches: Switches::new(),
+            switches: Timeline::new(Switches::new()),
             reporting: false,
             lines: LineState::default(),
         }
@@ -300,17 +303,17 @@ impl Registry {
     /// Whether all sources are on that nothing else was said about.
     #[must_use]
     pub const fn all(&self) -> Switch {
-        self.switches.all()
+        self.switches.now().all()
     }
 
     /// The tag keys that are on, sorted.
     pub fn enabled_tags(&self) -> impl Iterator<Item = &str> {
-        self.switches.tags()
+        self.switches.now().tags()
     }
 
     /// Name and state of every source, the newest first.
     pub fn states(&self) -> impl Iterator<Item = (&str, Switch)> {
-        self.sources.iter().rev().map(|entry| (entry.name(), self.switches.state(entry.name(), entry.tags())))
+        self.sources.iter().rev().map(|entry| (entry.name(), self.switches.now().state(entry.name(), entry.tags())))
     }
 
     /// Every source with what it says about itself, the newest first.
@@ -323,7 +326,7 @@ impl Registry {
                 Entry::Declared(source) => source.field_list(),
                 Entry::Made(_) | Entry::Rows(_) => &[],
             },
-            state: self.switches.state(entry.name(), entry.tags()),
+            state: self.switches.now().state(entry.name(), entry.tags()),
         })
     }
 
@@ -333,25 +336,74 @@ impl Registry {
         self.sources.iter().rev().find(|entry| entry.name() == name).map(Entry::doc)
     }
 
-    /// Whether what an `M` command says of one target can be done.
+    /// Executes an `M` command: first all, then tags, then sources, each in the order of the command. What has a time
+    /// limit ends with it: [`expire`](Self::expire).
     ///
     /// # Errors
-    /// A source that does not exist, or more tags than [`MAX_TAGS_ON`]. Tags need not exist.
-    pub fn check<'a>(&self, target: MetricTarget<'a>, switch: Switch) -> Result<(), ControlError<'a>> {
-        match target {
-            MetricTarget::Source(name) if !self.has(name) => Err(ControlError::UnknownSource(name)),
-            MetricTarget::Tag(tag) if switch == Switch::On && self.switches.is_full() => {
-                Err(ControlError::MetricItem(tag))
+    /// A source that does not exist, more tags than [`MAX_TAGS_ON`], or too many time limits; then nothing has
+    /// changed. Tags need not exist.
+    pub fn apply<'a>(&mut self, items: &MetricItems<'a>, now_ns: u64) -> Result<(), ControlError<'a>> {
+        let mut items: Vec<MetricItem<'a>> = items.limited().collect();
+        let unknown = items.iter().find_map(|item| match item.target {
+            MetricTarget::Source(name) if !self.has(name) => Some(name),
+            _ => None,
+        });
+        if let Some(name) = unknown {
+            return Err(ControlError::UnknownSource(name));
+        }
+        items.sort_by_key(|item| match item.target {
+            MetricTarget::All => 0,
+            MetricTarget::Tag(_) => 1,
+            MetricTarget::Source(_) => 2,
+        });
+        let mut next = self.switches.clone();
+        for item in items {
+            next.say(item.target.into(), item.switch, until(now_ns, item.seconds));
+        }
+        if next.now().has_too_many_tags() {
+            return Err(ControlError::TooManyTags(MAX_TAGS_ON));
+        }
+        self.switches.replace(next)?;
+        self.set_gates();
+        Ok(())
+    }
+
+    /// When [`expire`](Self::expire) is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.switches.next_deadline()
+    }
+
+    /// Takes back what was said for a time that is over, as if it had never been said. Returns what is in force
+    /// instead, in the words of a query's reply; nothing if nothing is over.
+    pub fn expire(&mut self, now_ns: u64) -> Vec<String> {
+        let over = self.switches.expire(now_ns);
+        if over.is_empty() {
+            return Vec::new();
+        }
+        self.set_gates();
+        over.iter().map(|subject| self.describe(subject)).collect()
+    }
+
+    fn describe(&self, subject: &Subject) -> String {
+        match subject {
+            Subject::All => format!("*:{}", self.all().word()),
+            Subject::Tag(key) => {
+                let is_on = self.enabled_tags().any(|tag| *tag == **key);
+                format!("tag:{key}:{}", if is_on { Switch::On } else { Switch::Off }.word())
             }
-            _ => Ok(()),
+            Subject::Source(name) => {
+                let state = self.states().find(|(known, _)| **known == **name).map_or(Switch::Off, |(_, s)| s);
+                format!("{name}:{}", state.word())
+            }
         }
     }
 
-    /// Turns all sources of a name, a tag or everything on or off. `All` undoes every choice made for a source, and
-    /// turning all off also turns all tags off. A source that does not exist is ignored.
+    /// Turns all sources of a name, a tag or everything on or off, for good. `All` undoes every choice made for a
+    /// source, and turning all off also turns all tags off. A source that does not exist is ignored.
     pub fn set(&mut self, target: MetricTarget<'_>, switch: Switch) {
         if !matches!(target, MetricTarget::Source(name) if !self.has(name)) {
-            self.switches.set(target, switch);
+            self.switches.say(target.into(), switch, None);
             self.set_gates();
         }
     }
@@ -365,7 +417,7 @@ impl Registry {
     fn set_gates(&self) {
         for entry in &self.sources {
             if let Entry::Declared(source) = entry {
-                let on = self.switches.state(source.name(), entry.tags()) == Switch::On;
+                let on = self.switches.now().state(source.name(), entry.tags()) == Switch::On;
                 source.switch(on && self.reporting);
             }
         }
@@ -375,7 +427,7 @@ impl Registry {
     /// lost.
     pub fn report(&mut self, reporter: &mut dyn Reporter) -> u64 {
         self.adopt();
-        report_each(&mut self.sources, &self.switches, reporter)
+        report_each(&mut self.sources, self.switches.now(), reporter)
     }
 
     /// One round in line protocol: hands each line to `each`, newline included. Returns how many points and fields
@@ -383,7 +435,7 @@ impl Registry {
     pub fn collect(&mut self, vm: &str, time: Timestamp, each: impl FnMut(&[u8])) -> u64 {
         self.adopt();
         let mut lines = Lines { vm, time, state: &mut self.lines, each };
-        report_each(&mut self.sources, &self.switches, &mut lines)
+        report_each(&mut self.sources, self.switches.now(), &mut lines)
     }
 }
 
@@ -506,19 +558,6 @@ mod tests {
         assert_eq!(listed[1].tags.clone().collect::<Vec<_>>(), [("to", "islay")]);
         let field = &listed[1].fields[0];
         assert_eq!((field.key(), field.unit_name(), field.description()), ("people", "persons", "on board"));
-    }
-
-    #[test]
-    fn tags_that_are_on_are_limited() {
-        let mut registry = Registry::new();
-        for n in 0..MAX_TAGS_ON {
-            registry.set(MetricTarget::Tag(&alloc::format!("t{n}")), Switch::On);
-        }
-        assert_eq!(
-            registry.check(MetricTarget::Tag("more"), Switch::On),
-            Err(ControlError::MetricItem("more"))
-        );
-        assert_eq!(registry.enabled_tags().count(), MAX_TAGS_ON);
     }
 
     /// The sources of the algebra's test: declared and made ones, two of one name, with and without tags.

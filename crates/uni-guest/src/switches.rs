@@ -7,13 +7,15 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use uni_wire::control::{MetricTarget, Switch};
+use uni_wire::control::Switch;
 
-/// Tag keys that may be on at one time, whether a source has them or not.
+use crate::timeline::{Settings, Subject};
+
+/// Tag keys that commands may have turned on at one time, whether a source has them or not.
 pub const MAX_TAGS_ON: usize = 256;
 
 /// What was said so far. At first all are on.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Switches {
     all: Switch,
     tags: BTreeSet<Box<str>>,
@@ -33,33 +35,9 @@ impl Switches {
         self.tags.iter().map(|tag| &**tag)
     }
 
-    /// Whether no further tag key can be turned on.
-    pub(crate) fn is_full(&self) -> bool {
-        self.tags.len() >= MAX_TAGS_ON
-    }
-
-    /// All undoes every choice made for a source; all off turns tags off too. A tag leaves choices alone.
-    pub(crate) fn set(&mut self, target: MetricTarget<'_>, switch: Switch) {
-        match (target, switch) {
-            (MetricTarget::All, _) => {
-                self.all = switch;
-                self.choices.clear();
-                if switch == Switch::Off {
-                    self.tags.clear();
-                }
-            }
-            (MetricTarget::Tag(tag), Switch::On) => {
-                if !self.is_full() {
-                    self.tags.insert(tag.into());
-                }
-            }
-            (MetricTarget::Tag(tag), Switch::Off) => {
-                self.tags.remove(tag);
-            }
-            (MetricTarget::Source(name), _) => {
-                self.choices.insert(name.into(), switch);
-            }
-        }
+    /// Whether more tag keys are on than may be.
+    pub(crate) fn has_too_many_tags(&self) -> bool {
+        self.tags.len() > MAX_TAGS_ON
     }
 
     pub(crate) fn state<'t>(&self, name: &str, mut tags: impl Iterator<Item = (&'t str, &'t str)>) -> Switch {
@@ -68,5 +46,34 @@ impl Switches {
             if on { Switch::On } else { Switch::Off }
         };
         self.choices.get(name).copied().unwrap_or_else(&mut by_default)
+    }
+}
+
+impl Settings for Switches {
+    type Value = Switch;
+
+    /// All undoes every choice made for a source; all off turns tags off too. A tag leaves choices alone.
+    fn apply(&mut self, subject: &Subject, switch: Switch) {
+        match (subject, switch) {
+            (Subject::All, _) => {
+                self.all = switch;
+                self.choices.clear();
+                if switch == Switch::Off {
+                    self.tags.clear();
+                }
+            }
+            (Subject::Tag(tag), Switch::On) => drop(self.tags.insert(tag.clone())),
+            (Subject::Tag(tag), Switch::Off) => drop(self.tags.remove(tag)),
+            (Subject::Source(name), _) => drop(self.choices.insert(name.clone(), switch)),
+        }
+    }
+
+    fn covers((later, switch): (&Subject, Switch), (earlier, was): (&Subject, Switch)) -> bool {
+        match (later, earlier) {
+            (Subject::All, Subject::Source(_)) => true,
+            (Subject::All, Subject::All) => switch == Switch::Off || was == Switch::On,
+            (Subject::All, Subject::Tag(_)) => switch == Switch::Off,
+            _ => later == earlier,
+        }
     }
 }

@@ -10,7 +10,7 @@
 //!         / "T" SP token                   say who one is, where that is asked for
 //! logitem = [("*" / source) ":"] level [limit]
 //! metitem = [("*" / source / "src:" source / "tag:" tag) ":"] onoff [limit]
-//! limit   = "@" 1*digit ("s" / "m" / "h")  how long; then it is as it was before (of metrics: sources only)
+//! limit   = "@" 1*digit ("s" / "m" / "h")  how long; then it is as if it had not been said
 //! rate    = a number above 0 and at most 1, as 0.001 or 1e-3
 //! query   = "" / "*" / source *("," source)
 //! ```
@@ -212,7 +212,7 @@ pub struct MetricItem<'a> {
     pub target: MetricTarget<'a>,
     /// Which of both.
     pub switch: Switch,
-    /// For how long; `None`: until the next command. Only of a source.
+    /// For how long; `None`: until the next command.
     pub seconds: Option<u32>,
 }
 
@@ -264,7 +264,7 @@ pub enum Command<'a> {
 /// Why a command was refused. `Display` is the reply, as `mirage-monitoring` words it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ControlError<'a> {
-    /// The first byte is none of `L`, `M`, `l`, `m`.
+    /// It begins with no letter of a command, or says more than `s`, `h` or `help`, or less than `T` takes.
     UnknownCommand,
     /// The command is not UTF-8.
     NotText,
@@ -282,12 +282,16 @@ pub enum ControlError<'a> {
     MetricItem(&'a str),
     /// Not a time after `@`.
     TimeLimit(&'a str),
-    /// A time limit for something that has none.
-    Unlimited(&'a str),
+    /// More tags would be on than may be.
+    TooManyTags(usize),
+    /// More changes would wait for the end of a time limit than may.
+    TooManyLimits(usize),
     /// No sampling rate.
     SamplingRate(&'a str),
     /// A command before the token, or the wrong token.
     Unauthenticated,
+    /// A command that takes its client longer to say than this many seconds.
+    TooSlow(u64),
     /// More commands on one connection than are taken.
     TooMany(u32),
     /// More commands a second, on all connections together, than are taken.
@@ -311,7 +315,13 @@ impl fmt::Display for ControlError<'_> {
             Self::TimeLimit(text) => {
                 write!(f, "error: '{text}' is no time limit; write 1s to 24h, as 30s, 10m or 1h")
             }
-            Self::Unlimited(item) => write!(f, "error: only a source can have a time limit: {item}"),
+            Self::TooManyTags(most) => {
+                write!(f, "error: more than {most} tags would be on; turn some off, or all with M*:off")
+            }
+            Self::TooManyLimits(most) => write!(
+                f,
+                "error: more than {most} changes would wait for the end of a time limit; wait, or change all with *"
+            ),
             Self::SamplingRate(text) => {
                 write!(
                     f,
@@ -319,6 +329,7 @@ impl fmt::Display for ControlError<'_> {
                 )
             }
             Self::Unauthenticated => f.write_str("error: authentication required"),
+            Self::TooSlow(most) => write!(f, "error: command did not end within {most} seconds"),
             Self::TooMany(most) => write!(f, "error: more than {most} commands on one connection"),
             Self::TooFast(most) => write!(f, "error: more than {most} commands a second; try again later"),
         }
@@ -335,8 +346,8 @@ pub fn parse_command(input: &[u8]) -> Result<Command<'_>, ControlError<'_>> {
     if input.len() > MAX_COMMAND_BYTES {
         return Err(ControlError::TooLong);
     }
-    let input = input.strip_suffix(b"\n").unwrap_or(input);
-    let input = input.strip_suffix(b"\r").unwrap_or(input);
+    let line = input.strip_suffix(b"\n").map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let input = line.unwrap_or(input);
     let text = core::str::from_utf8(input).map_err(|_| ControlError::NotText)?;
     let mut rest = text.chars();
     match rest.next() {
@@ -391,11 +402,7 @@ fn parse_metric_item(item: &str) -> Result<MetricItem<'_>, ControlError<'_>> {
         _ => return Err(ControlError::MetricItem(item)),
     };
     let (switch, limit) = split_limit(word, Switch::from_word).ok_or(ControlError::Switch(word))?;
-    let seconds = limit.map(parse_limit).transpose()?;
-    if seconds.is_some() && !matches!(target, MetricTarget::Source(_)) {
-        return Err(ControlError::Unlimited(item));
-    }
-    Ok(MetricItem { target, switch, seconds })
+    Ok(MetricItem { target, switch, seconds: limit.map(parse_limit).transpose()? })
 }
 
 /// The meaning of a word with or without `@` and a time after it, and that time.
@@ -468,7 +475,8 @@ mod tests {
             assert_eq!(parse_command(command.as_bytes()).err(), Some(ControlError::TimeLimit(bad)));
         }
         assert_eq!(error(b"Lloud@10m"), Some(ControlError::LogLevel("loud@10m")));
-        assert_eq!(error(b"Mtag:a:on@1m"), Some(ControlError::Unlimited("tag:a:on@1m")));
+        assert_eq!(error(b"Mtag:a:on@1m,off@2h"), None);
+        assert_eq!(error(b"L\r"), Some(ControlError::LogLevel("\r")));
         assert!(LogItems::parse("dns:debug@10m").is_err(), "not on the command line");
     }
 

@@ -271,7 +271,7 @@ mod tests {
     }
 
     fn set(logs: &Logs, items: &str) {
-        logs.apply(&LogItems::parse(items).expect(items)).expect(items);
+        logs.apply(&LogItems::parse(items).expect(items), 0).expect(items);
     }
 
     fn log_to(messages: &Messages, target: &str, level: log::Level, text: &str) {

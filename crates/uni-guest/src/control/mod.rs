@@ -14,15 +14,13 @@
 
 mod rate;
 mod token;
-mod undo;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
 use uni_wire::control::{
-    Command, ControlError, HELP, LogItems, LogLevel, LogTarget, MAX_COMMAND_BYTES, MetricItems, MetricTarget,
-    Query, Switch, parse_command,
+    Command, ControlError, HELP, LogLevel, MAX_COMMAND_BYTES, Query, Switch, parse_command,
 };
 
 use crate::heap::{self, SamplingRate};
@@ -33,8 +31,12 @@ pub use rate::COMMANDS_PER_SECOND;
 pub use token::Token;
 
 /// How long a driver waits for more after a command without a newline before it calls
-/// [`ControlSession::handle_idle`]: `printf l | nc` sends none. In nanoseconds.
-pub const IDLE_AFTER_INPUT_NS: u64 = 200_000_000;
+/// [`ControlSession::handle_idle`]: MirageOS's clients send none, and wait for the answer. Longer than TCP needs to
+/// send a lost segment again several times, so that half a command is not taken for a whole one. In nanoseconds.
+pub const IDLE_AFTER_INPUT_NS: u64 = 2_000_000_000;
+
+/// How long a client may take for one command. In seconds.
+const MAX_COMMAND_SECONDS: u64 = 10;
 
 /// How long a driver keeps a connection on which nothing was sent. In nanoseconds.
 pub const IDLE_BEFORE_INPUT_NS: u64 = 10_000_000_000;
@@ -52,7 +54,6 @@ const LOGGED_BYTES: usize = 80;
 #[derive(Debug, Default)]
 pub struct Control {
     token: Option<Token>,
-    undo: undo::Undo,
     /// Of everybody; on a port with a token, of those who did not show it yet.
     rate: rate::Rate,
     /// Of those who showed the token: strangers take nothing away from them.
@@ -89,17 +90,13 @@ impl Control {
         self.sampling = rate;
     }
 
-    /// Ends what was to last until now.
+    /// Ends what was to last until now. To be called when [`next_deadline`] says so.
     pub fn handle_time(&mut self, registry: &mut Registry, logs: &Logs, log: &Log, now_ns: u64) {
-        if let Some(restored) = self.undo.expire(registry, logs, now_ns) {
-            log.app(format_args!("time limit is over: {restored}"));
+        let mut restored = logs.expire(now_ns);
+        restored.extend(registry.expire(now_ns));
+        if !restored.is_empty() {
+            log.app(format_args!("time limit is over: {}", restored.join(",")));
         }
-    }
-
-    /// When [`handle_time`](Self::handle_time) is due.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<u64> {
-        self.undo.next_deadline()
     }
 
     /// Commands since boot that were refused unheard: without the token, or faster than [`COMMANDS_PER_SECOND`].
@@ -107,6 +104,12 @@ impl Control {
     pub const fn refused_commands(&self) -> u64 {
         self.refused.strangers.saturating_add(self.refused.hasty)
     }
+}
+
+/// When [`Control::handle_time`] is due.
+#[must_use]
+pub fn next_deadline(registry: &Registry, logs: &Logs) -> Option<u64> {
+    registry.next_deadline().into_iter().chain(logs.next_deadline()).min()
 }
 
 /// What commands act on.
@@ -141,6 +144,8 @@ pub enum ControlProgress {
 #[derive(Debug, Default)]
 pub struct ControlSession {
     input: Vec<u8>,
+    /// When the first byte of `input` came.
+    started_ns: u64,
     commands: u32,
     admitted: bool,
     closed: bool,
@@ -150,7 +155,7 @@ impl ControlSession {
     /// A connection on which nothing was said yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { input: Vec::new(), commands: 0, admitted: false, closed: false }
+        Self { input: Vec::new(), started_ns: 0, commands: 0, admitted: false, closed: false }
     }
 
     /// How long to wait for input before [`handle_idle`](Self::handle_idle) is to be called. In nanoseconds.
@@ -158,8 +163,8 @@ impl ControlSession {
     pub const fn idle_ns(&self) -> u64 {
         match (self.commands, self.input.is_empty()) {
             (0, true) => IDLE_BEFORE_INPUT_NS,
-            (0, false) => IDLE_AFTER_INPUT_NS,
-            _ => IDLE_AFTER_REPLY_NS,
+            (_, false) => IDLE_AFTER_INPUT_NS,
+            (_, true) => IDLE_AFTER_REPLY_NS,
         }
     }
 
@@ -205,10 +210,13 @@ impl ControlSession {
             self.closed = true;
             return;
         }
+        if self.input.is_empty() {
+            self.started_ns = on.now_ns;
+        }
         self.input.extend_from_slice(part);
         let fits = self.input.len() <= MAX_COMMAND_BYTES;
         let complete = fits && self.input.last() == Some(&b'\n');
-        if fits && !complete {
+        if fits && !complete && !self.is_slow(on) {
             return;
         }
         self.answer(on, reply);
@@ -237,6 +245,10 @@ impl ControlSession {
         }
     }
 
+    fn is_slow(&self, on: &Controlled<'_>) -> bool {
+        on.now_ns.saturating_sub(self.started_ns) > MAX_COMMAND_SECONDS * 1_000_000_000
+    }
+
     fn is_admitted(&self, control: &Control) -> bool {
         self.admitted || control.token.is_none()
     }
@@ -249,6 +261,9 @@ impl ControlSession {
     ) -> Result<(), ControlError<'a>> {
         if self.commands > MAX_COMMANDS {
             return Err(ControlError::TooMany(MAX_COMMANDS));
+        }
+        if self.is_slow(on) {
+            return Err(ControlError::TooSlow(MAX_COMMAND_SECONDS));
         }
         let rate = if self.admitted { &mut on.control.admitted_rate } else { &mut on.control.rate };
         if !rate.admits(on.now_ns) {
@@ -265,8 +280,8 @@ impl ControlSession {
         }
         on.registry.adopt();
         match command? {
-            Command::SetLogs(items) => set_logs(&items, on)?,
-            Command::SetMetrics(items) => set_metrics(&items, on)?,
+            Command::SetLogs(items) => on.logs.apply(&items, on.now_ns)?,
+            Command::SetMetrics(items) => on.registry.apply(&items, on.now_ns)?,
             Command::ShowLogs(query) => return show_logs(&query, on.logs, reply),
             Command::ShowMetrics(query) => return show_metrics(&query, on.registry, reply),
             Command::ShowSampling => {
@@ -315,37 +330,13 @@ impl Refused {
 
 /// Whether a command was refused before anybody looked at it. It ends the connection.
 const fn is_unheard(error: &ControlError<'_>) -> bool {
-    matches!(error, ControlError::Unauthenticated | ControlError::TooMany(_) | ControlError::TooFast(_))
-}
-
-/// First `*`, then sources, in the order of the command.
-fn set_logs<'a>(items: &LogItems<'a>, on: &mut Controlled<'_>) -> Result<(), ControlError<'a>> {
-    for item in items.limited() {
-        if let LogTarget::Source(name) = item.target
-            && !on.logs.has(name)
-        {
-            return Err(ControlError::UnknownSource(name));
-        }
-    }
-    let mut items: Vec<_> = items.limited().collect();
-    items.sort_by_key(|item| item.target != LogTarget::All);
-    items.into_iter().for_each(|item| on.control.undo.set_level(item, on.logs, on.now_ns));
-    Ok(())
-}
-
-/// First `*`, then tags, then sources, in the order of the command.
-fn set_metrics<'a>(items: &MetricItems<'a>, on: &mut Controlled<'_>) -> Result<(), ControlError<'a>> {
-    for item in items.limited() {
-        on.registry.check(item.target, item.switch)?;
-    }
-    let mut items: Vec<_> = items.limited().collect();
-    items.sort_by_key(|item| match item.target {
-        MetricTarget::All => 0,
-        MetricTarget::Tag(_) => 1,
-        MetricTarget::Source(_) => 2,
-    });
-    items.into_iter().for_each(|item| on.control.undo.set_metric(item, on.registry, on.now_ns));
-    Ok(())
+    matches!(
+        error,
+        ControlError::Unauthenticated
+            | ControlError::TooMany(_)
+            | ControlError::TooFast(_)
+            | ControlError::TooSlow(_)
+    )
 }
 
 /// `rate` is of the next trace.

@@ -48,6 +48,10 @@ impl Bench {
         self.connection(&[command.as_bytes()]).1
     }
 
+    fn next_deadline(&self) -> Option<u64> {
+        next_deadline(&self.registry, &self.logs)
+    }
+
     fn pass(&mut self, seconds: u64) {
         self.now_ns += seconds * SECOND_NS;
         self.control.handle_time(&mut self.registry, &self.logs, &self.log, self.now_ns);
@@ -112,12 +116,12 @@ fn without_the_token_nothing_is_told_or_done() {
 fn a_level_with_a_limit_comes_back() {
     let mut bench = Bench::new(None);
     assert_eq!(bench.ask("Ldns:debug@10m"), "ok");
-    assert_eq!(bench.control.next_deadline(), Some(600 * SECOND_NS));
+    assert_eq!(bench.next_deadline(), Some(600 * SECOND_NS));
     bench.pass(599);
     assert_eq!(bench.ask("ldns"), "ok: dns:debug");
     bench.pass(1);
     assert_eq!(
-        (bench.ask("l*"), bench.control.next_deadline()),
+        (bench.ask("l*"), bench.next_deadline()),
         ("ok: *:info,control:info,dns:info".into(), None)
     );
 }
@@ -149,6 +153,86 @@ fn a_limit_for_all_leaves_what_was_said_since() {
 }
 
 #[test]
+fn limits_overlap_and_end_nothing_but_themselves() {
+    let mut bench = Bench::new(None);
+    bench.ask("Mnet:off@20s\nMoff@3s");
+    bench.pass(3);
+    assert_eq!(bench.ask("m"), "ok: *:enabled,net:disabled");
+    bench.pass(17);
+    assert_eq!((bench.ask("m"), bench.next_deadline()), ("ok: *:enabled".into(), None));
+    bench.ask("Lerror@30s\nLdns:debug@2s");
+    bench.pass(2);
+    assert_eq!(bench.ask("l"), "ok: *:error");
+    bench.pass(28);
+    assert_eq!(bench.ask("l"), "ok: *:info");
+    bench.ask("Ldns:debug@3s\nLerror@1s");
+    assert_eq!(bench.ask("l"), "ok: *:error");
+    bench.pass(1);
+    assert_eq!(bench.ask("l"), "ok: *:info,dns:debug");
+    bench.pass(2);
+    assert_eq!(bench.ask("l"), "ok: *:info");
+}
+
+#[test]
+fn the_end_of_a_limit_leaves_no_choice_behind() {
+    let mut bench = Bench::new(None);
+    bench.ask("Moff\nMtag:link:on\nMnet:off@1s");
+    bench.pass(1);
+    assert_eq!(bench.ask("m"), "ok: *:disabled,net:enabled");
+    bench.ask("Mtag:link:off");
+    assert_eq!(bench.ask("m"), "ok: *:disabled");
+}
+
+/// The tag items `tNNN:on`, one command, `from` to `to`.
+fn tags(from: usize, to: usize, end: &str) -> String {
+    let items: Vec<String> = (from..to).map(|n| alloc::format!("tag:{n}:on{end}")).collect();
+    alloc::format!("M{}", items.join(","))
+}
+
+#[test]
+fn what_is_more_than_can_be_kept_is_refused_whole() {
+    let mut bench = Bench::new(None);
+    let full = "error: more than 256 tags would be on; turn some off, or all with M*:off";
+    assert_eq!(bench.ask(&tags(0, 257, "")), full);
+    assert_eq!(bench.ask("m*"), "ok: *:enabled,net:enabled,gc:enabled");
+    assert_eq!(bench.ask(&tags(0, 256, "")), "ok");
+    assert_eq!(bench.ask("Mgc:off,tag:256:on"), full);
+    assert_eq!(bench.ask("Mgc:off,tag:255:on"), "ok");
+    assert_eq!(bench.ask("Mtag:255:off,tag:256:on"), "ok");
+    assert_eq!(bench.ask("Moff"), "ok");
+    assert_eq!(bench.ask("m*"), "ok: *:disabled,net:disabled,gc:disabled");
+    assert_eq!(bench.ask(&tags(0, 250, "@1h")), "ok");
+    assert_eq!(bench.ask("Mtag:0:off,tag:1:off,tag:2:off,tag:3:off,tag:4:off,tag:5:off,tag:6:off"), "ok");
+    let limits = "error: more than 256 changes would wait for the end of a time limit; wait, or change all with *";
+    assert_eq!(bench.ask(&("M".to_string() + &"tag:x:on@1h,".repeat(200) + "tag:x:off")), "ok");
+    let offs: Vec<String> = (300..320).map(|n| alloc::format!("tag:{n}:off")).collect();
+    assert_eq!(bench.ask(&alloc::format!("M{}", offs.join(","))), limits);
+    assert_eq!(bench.ask("Moff"), "ok");
+    assert_eq!(bench.next_deadline(), None);
+}
+
+#[test]
+fn half_a_command_waits_for_its_rest_and_no_command_forever() {
+    let (mut bench, mut session, mut reply) = (Bench::new(None), ControlSession::new(), String::new());
+    assert_eq!(session.handle_input(b"l\nLdns:debug", &mut bench.on(), &mut reply), Reply);
+    assert!(session.idle_ns() >= 2 * SECOND_NS);
+    bench.now_ns += 3 * SECOND_NS / 2;
+    assert_eq!(session.handle_input(b"@10m\n", &mut bench.on(), &mut reply), Reply);
+    assert_eq!(reply, "ok: *:info\nok\n");
+    assert_eq!(bench.next_deadline(), Some(601 * SECOND_NS + SECOND_NS / 2));
+    reply.clear();
+    let mut progress = NeedMore;
+    for _ in 0..12 {
+        bench.now_ns += SECOND_NS;
+        progress = session.handle_input(b"L", &mut bench.on(), &mut reply);
+        if progress != NeedMore {
+            break;
+        }
+    }
+    assert_eq!((progress, reply.as_str()), (ReplyAndClose, "error: command did not end within 10 seconds"));
+}
+
+#[test]
 fn metrics_have_limits_too() {
     let mut bench = Bench::new(None);
     assert_eq!(bench.ask("M*:disable,gc:enable@30s"), "ok");
@@ -156,9 +240,16 @@ fn metrics_have_limits_too() {
     bench.pass(30);
     assert_eq!(bench.ask("m"), "ok: *:disabled");
     bench.ask("Mgc:enable@30s\nM*:enable");
+    assert_eq!(bench.next_deadline(), None, "lifted by *");
+    assert_eq!(bench.ask("m"), "ok: *:enabled");
+    assert_eq!(bench.ask("M*:off,tag:link:on@1m,gc:on@2m\nM*:off@30s"), "ok\nok");
+    assert_eq!(bench.ask("m*"), "ok: *:disabled,net:disabled,gc:disabled");
     bench.pass(30);
-    assert_eq!(bench.ask("m"), "ok: *:enabled", "lifted by *");
-    assert_eq!(bench.ask("M*:on@1m"), "error: only a source can have a time limit: *:on@1m");
+    assert_eq!(bench.ask("m*"), "ok: *:disabled,tag:link:enabled,net:enabled,gc:enabled");
+    bench.pass(30);
+    assert_eq!(bench.ask("m"), "ok: *:disabled,gc:enabled");
+    bench.pass(60);
+    assert_eq!(bench.ask("m"), "ok: *:disabled");
 }
 
 #[test]
@@ -171,7 +262,7 @@ fn an_unknown_source_or_a_bad_item_changes_nothing() {
         assert!(bench.ask(bad).starts_with("error: "), "{bad}");
     }
     assert_eq!(bench.ask("l\nm*"), "ok: *:info\nok: *:enabled,net:enabled,gc:enabled");
-    assert_eq!(bench.control.next_deadline(), None);
+    assert_eq!(bench.next_deadline(), None);
 }
 
 #[test]
@@ -216,7 +307,42 @@ fn too_many_a_second_are_refused_counted_and_told_seldom() {
     assert_eq!(bench.ask("T sesame\nl"), "ok\nok: *:debug");
 }
 
+/// What was said: who is meant, the value, for how many seconds; and how long after it the next is said.
+type Saying = (usize, bool, Option<u64>, u64);
+
+fn sayings() -> impl Strategy<Value = Vec<Saying>> {
+    let limit = prop::option::of(1_u64..20);
+    prop::collection::vec((0_usize..4, prop::bool::ANY, limit, 0_u64..6), 1..25)
+}
+
 proptest! {
+    /// What is in force is what was said, in order, without what is over: said anew to a fresh guest, it is the same.
+    #[test]
+    fn what_is_over_was_never_said(sayings in sayings(), logs in prop::bool::ANY) {
+        let subjects = if logs { ["L*:", "Ldns:", "Lcontrol:", "Ldns:"] } else { ["M*:", "Mnet:", "Mgc:", "Mtag:link:"] };
+        let values = if logs { ["debug", "error"] } else { ["on", "off"] };
+        let mut bench = Bench::new(None);
+        let mut said: Vec<(String, Option<u64>)> = Vec::new();
+        let mut now = 0;
+        for (who, value, limit, pause) in sayings {
+            let command = alloc::format!("{}{}", subjects[who], values[usize::from(value)]);
+            let limited = limit.map_or_else(String::new, |seconds| alloc::format!("@{seconds}s"));
+            prop_assert_eq!(bench.ask(&(command.clone() + &limited)), "ok");
+            said.push((command, limit.map(|seconds| now + seconds)));
+            bench.pass(pause);
+            now += pause;
+            said.retain(|(_, until)| until.is_none_or(|until| until > now));
+            let mut fresh = Bench::new(None);
+            for (n, (command, _)) in said.iter().enumerate() {
+                fresh.now_ns = n as u64 * SECOND_NS;
+                prop_assert_eq!(fresh.ask(command), "ok");
+            }
+            prop_assert_eq!(bench.ask("l*\nm*"), fresh.ask("l*\nm*"));
+            let next = said.iter().filter_map(|(_, until)| *until).min();
+            prop_assert!(bench.next_deadline().is_none_or(|at| next.is_some_and(|until| at >= until * SECOND_NS)));
+        }
+    }
+
     #[test]
     fn any_bytes_cut_anywhere_get_the_same_replies(input in "[lmLM*:,a-z@1-9\n]{1,20}", cut in 0_usize..20) {
         let (first, second) = input.as_bytes().split_at(cut.min(input.len()));

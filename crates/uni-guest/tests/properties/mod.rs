@@ -1,7 +1,7 @@
 //! What must hold for any bytes on control connections: shared by the replay of seeds here and by the fuzz target in
 //! `fuzz/`.
 
-use uni_guest::control::{Control, Controlled, MAX_COMMANDS, Token};
+use uni_guest::control::{Control, Controlled, MAX_COMMANDS, Token, next_deadline};
 use uni_guest::{ControlProgress, ControlSession, Log, Logs, Periodic, Registry};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -76,7 +76,7 @@ pub(crate) fn check_session(bytes: &[u8]) {
         for guest in [&mut whole, &mut cut] {
             guest.now_ns += 60 * SECOND_NS;
             guest.control.handle_time(&mut guest.registry, &guest.logs, &guest.log, guest.now_ns);
-            assert!(guest.control.next_deadline().is_none_or(|at| at > guest.now_ns));
+            assert!(next_deadline(&guest.registry, &guest.logs).is_none_or(|at| at > guest.now_ns));
         }
         if input.starts_with(b"T sesame") {
             return;
@@ -85,5 +85,5 @@ pub(crate) fn check_session(bytes: &[u8]) {
     // No change with a time limit outlasts a day.
     whole.now_ns += 86_400 * SECOND_NS;
     whole.control.handle_time(&mut whole.registry, &whole.logs, &whole.log, whole.now_ns);
-    assert_eq!(whole.control.next_deadline(), None);
+    assert_eq!(next_deadline(&whole.registry, &whole.logs), None);
 }
