@@ -217,7 +217,7 @@ impl Logs {
         self.0.sources.borrow().iter().rev().find(|s| &*s.name == name).map(|s| String::from(&*s.doc))
     }
 
-    /// Executes an `L` command: first `*` (which resets every source), then sources; among equals the last counts.
+    /// Executes an `L` command: first `*` (which resets every source), as said last, then sources in their order.
     /// What has a time limit ends with it: [`expire`](Self::expire).
     ///
     /// # Errors
@@ -260,9 +260,9 @@ impl Logs {
 
     fn apply_known<'a>(&self, items: &LogItems<'a>, now_ns: u64) -> Result<(), ControlError<'a>> {
         let mut next = self.0.levels.borrow().clone();
-        let mut items: Vec<LogItem<'a>> = items.limited().collect();
-        items.sort_by_key(|item| item.target != LogTarget::All);
-        for item in items {
+        let items: Vec<LogItem<'a>> = items.limited().collect();
+        let all = items.iter().rfind(|item| item.target == LogTarget::All);
+        for item in all.into_iter().chain(items.iter().filter(|item| item.target != LogTarget::All)) {
             next.say(item.target.into(), item.level, until(now_ns, item.seconds));
         }
         self.0.levels.borrow_mut().replace(next)?;

@@ -336,14 +336,14 @@ impl Registry {
         self.sources.iter().rev().find(|entry| entry.name() == name).map(Entry::doc)
     }
 
-    /// Executes an `M` command: first all, then tags, then sources, each in the order of the command. What has a time
+    /// Executes an `M` command: first all (if several times, as said last), then tags, then sources, each in the order of the command. What has a time
     /// limit ends with it: [`expire`](Self::expire).
     ///
     /// # Errors
     /// A source that does not exist, more tags than [`MAX_TAGS_ON`], or too many time limits; then nothing has
     /// changed. Tags need not exist.
     pub fn apply<'a>(&mut self, items: &MetricItems<'a>, now_ns: u64) -> Result<(), ControlError<'a>> {
-        let mut items: Vec<MetricItem<'a>> = items.limited().collect();
+        let items: Vec<MetricItem<'a>> = items.limited().collect();
         let unknown = items.iter().find_map(|item| match item.target {
             MetricTarget::Source(name) if !self.has(name) => Some(name),
             _ => None,
@@ -351,13 +351,11 @@ impl Registry {
         if let Some(name) = unknown {
             return Err(ControlError::UnknownSource(name));
         }
-        items.sort_by_key(|item| match item.target {
-            MetricTarget::All => 0,
-            MetricTarget::Tag(_) => 1,
-            MetricTarget::Source(_) => 2,
-        });
+        let all = items.iter().rfind(|item| matches!(item.target, MetricTarget::All));
+        let tags = items.iter().filter(|item| matches!(item.target, MetricTarget::Tag(_)));
+        let sources = items.iter().filter(|item| matches!(item.target, MetricTarget::Source(_)));
         let mut next = self.switches.clone();
-        for item in items {
+        for item in all.into_iter().chain(tags).chain(sources) {
             next.say(item.target.into(), item.switch, until(now_ns, item.seconds));
         }
         if next.now().has_too_many_tags() {

@@ -9,7 +9,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value as Json;
-use uni_guest::{Control, ControlProgress, ControlSession, Controlled, Log, Logs, Periodic, Registry};
+use uni_guest::metrics::MAX_TAGS_ON;
+use uni_guest::{
+    Control, ControlProgress, ControlSession, Controlled, Log, Logs, MAX_CHANGES_KEPT, Periodic, Registry,
+};
 use uni_wire::control::{HELP, MAX_COMMAND_BYTES};
 
 use super::recorded::stands_for;
@@ -27,9 +30,11 @@ const ALL_OF_NAME: usize = 5;
 const LIMIT: usize = 6;
 const HELP_COMMAND: usize = 7;
 const LENGTH: usize = 8;
+const SAMPLING: usize = 9;
+const TAGS_ON: usize = 10;
 
 /// The deliberate differences, by the numbers above.
-pub(super) static RULES: [Rule; 9] = [
+pub(super) static RULES: [Rule; 11] = [
     Rule {
         name: "newline",
         reason: "LF or CR LF ends a command and is no part of it, its reply ends in LF, and several commands may follow \
@@ -61,6 +66,14 @@ pub(super) static RULES: [Rule; 9] = [
         name: "length",
         reason: "a command longer than 4096 bytes is refused; there it is cut to one segment",
     },
+    Rule {
+        name: "sampling",
+        reason: "`s` shows how heap traces are sampled, `S1e-3` sets it; there no such commands",
+    },
+    Rule {
+        name: "tags on",
+        reason: "a command that leaves more than 256 tags on is refused; there they have no limit",
+    },
 ];
 
 type Replies = Vec<Option<String>>;
@@ -83,6 +96,10 @@ pub(super) fn judge(case: &Json) -> anyhow::Result<Verdict> {
     let (ours, models) = (replay(setup, &sent), explain(setup, &sent));
     Ok(weigh(&ours, is_recorded(&ours), is_recorded(&models.original), models))
 }
+
+/// Seconds from one connection to the next. So many commands as a connection takes may come in that time, so that no
+/// recorded conversation is too fast.
+const PAUSE_SECONDS: u64 = 1;
 
 /// Switches the rules on one by one.
 fn explain(setup: Setup, sent: &[&str]) -> Explanation<Replies> {
@@ -107,8 +124,8 @@ fn explain(setup: Setup, sent: &[&str]) -> Explanation<Replies> {
 #[derive(Clone, Copy, Debug)]
 struct Setup {
     logs: &'static [&'static str],
-    /// Names and tag keys.
-    metrics: &'static [(&'static str, &'static str)],
+    /// Names, and the tag key of those that have one.
+    metrics: &'static [(&'static str, Option<&'static str>)],
 }
 
 impl Setup {
@@ -117,24 +134,24 @@ impl Setup {
             "A" => Self {
                 logs: &["application", "mirage-monitoring", "tcpip", "dns"],
                 metrics: &[
-                    ("memory", ""),
-                    ("tcp", ""),
-                    ("net-solo5", "ifname"),
-                    ("http_response", "http"),
-                    ("gc", ""),
-                    ("logs", ""),
+                    ("memory", None),
+                    ("tcp", None),
+                    ("net-solo5", Some("ifname")),
+                    ("http_response", Some("http")),
+                    ("gc", None),
+                    ("logs", None),
                 ],
             },
             "B" => Self {
                 logs: &["application", "mirage-monitoring", "tcpip", "dns", "dns"],
                 metrics: &[
-                    ("memory", ""),
-                    ("tcp", ""),
-                    ("net-solo5", "ifname"),
-                    ("net-solo5", "ifname"),
-                    ("http_response", "http"),
-                    ("gc", ""),
-                    ("logs", ""),
+                    ("memory", None),
+                    ("tcp", None),
+                    ("net-solo5", Some("ifname")),
+                    ("net-solo5", Some("ifname")),
+                    ("http_response", Some("http")),
+                    ("gc", None),
+                    ("logs", None),
                 ],
             },
             _ => bail!("no such setup: {name}"),
@@ -148,17 +165,22 @@ fn replay(setup: Setup, sent: &[&str]) -> Replies {
     let ends: Vec<Log> = setup.logs.iter().map(|name| logs.source(name, "")).collect();
     for (name, tag) in setup.metrics {
         let source = Periodic::new(name, |_| {});
-        registry.register(if tag.is_empty() { source } else { source.tag(tag, "x") });
+        registry.register(match tag {
+            Some(tag) => source.tag(tag, "x"),
+            None => source,
+        });
     }
     sent.iter()
-        .map(|bytes| {
+        .zip((0..).step_by(1_000_000_000 * PAUSE_SECONDS as usize))
+        .map(|(bytes, now_ns)| {
+            control.handle_time(&mut registry, &logs, &ends[0], now_ns);
             let (mut session, mut reply) = (ControlSession::new(), String::new());
             let mut on = Controlled {
                 control: &mut control,
                 registry: &mut registry,
                 logs: &logs,
                 log: &ends[0],
-                now_ns: 0,
+                now_ns,
             };
             let progress = session.handle_input(bytes.as_bytes(), &mut on, &mut reply);
             if matches!(progress, ControlProgress::NeedMore | ControlProgress::Reply) {
@@ -170,14 +192,24 @@ fn replay(setup: Setup, sent: &[&str]) -> Replies {
 }
 
 /// A metric source of the model.
+#[derive(Clone)]
 struct Metric {
     name: &'static str,
-    tag: &'static str,
+    tag: Option<&'static str>,
     choice: Option<bool>,
 }
 
-struct Model {
-    on: [bool; RULES.len()],
+/// What a command changes, one thing after the other.
+#[derive(Clone, Debug, PartialEq)]
+enum Subject {
+    All,
+    Tag(String),
+    Source(String),
+}
+
+/// The settings of the model.
+#[derive(Clone)]
+struct State {
     default_level: String,
     /// In the order of creation, as the metrics.
     levels: Vec<(&'static str, String)>,
@@ -186,11 +218,10 @@ struct Model {
     metrics: Vec<Metric>,
 }
 
-impl Model {
-    fn new(setup: Setup, on: [bool; RULES.len()]) -> Self {
+impl State {
+    fn new(setup: Setup) -> Self {
         let metrics = setup.metrics.iter().map(|&(name, tag)| Metric { name, tag, choice: None });
         Self {
-            on,
             default_level: "info".into(),
             levels: setup.logs.iter().map(|name| (*name, "info".into())).collect(),
             all: true,
@@ -199,8 +230,123 @@ impl Model {
         }
     }
 
+    fn set_level(&mut self, subject: &Subject, level: &str, same_named: usize) {
+        match subject {
+            Subject::Source(source) => {
+                let of_name = self.levels.iter_mut().rev().filter(|(name, _)| name == source);
+                of_name.take(same_named).for_each(|(_, l)| *l = level.to_owned());
+            }
+            _ => {
+                level.clone_into(&mut self.default_level);
+                self.levels.iter_mut().for_each(|(_, l)| level.clone_into(l));
+            }
+        }
+    }
+
+    fn set_metric(&mut self, subject: &Subject, on: bool, rules: &[bool; RULES.len()]) {
+        let forget = |metrics: &mut Vec<Metric>| metrics.iter_mut().for_each(|metric| metric.choice = None);
+        match subject {
+            Subject::All => {
+                self.all = on;
+                if !on {
+                    self.tags.clear();
+                }
+                forget(&mut self.metrics);
+            }
+            Subject::Tag(tag) => {
+                if on {
+                    self.tags.insert(tag.clone());
+                } else {
+                    self.tags.remove(tag);
+                }
+                if !rules[CHOICES] {
+                    forget(&mut self.metrics);
+                }
+            }
+            Subject::Source(name) => {
+                let most = same_named(rules);
+                let of_name = self.metrics.iter_mut().rev().filter(|metric| metric.name == name);
+                of_name.take(most).for_each(|metric| metric.choice = Some(on));
+            }
+        }
+    }
+}
+
+/// How many sources of a name are changed, the newest first.
+const fn same_named(rules: &[bool; RULES.len()]) -> usize {
+    if rules[ALL_OF_NAME] { usize::MAX } else { 1 }
+}
+
+/// A change, and the second in which it is over if it ends.
+#[derive(Clone)]
+struct Said<V> {
+    subject: Subject,
+    value: V,
+    until: Option<u64>,
+}
+
+/// How many changes have to be kept: those with an end, and what was said after the first of them; none of which a later
+/// one leaves nothing.
+fn kept<V: Copy>(said: &[Said<V>], is_reset: impl Fn(V) -> bool) -> usize {
+    let outlasts = |later: &Said<V>, earlier: &Said<V>| match (later.until, earlier.until) {
+        (None, _) => true,
+        (Some(later), earlier) => earlier.is_some_and(|earlier| later >= earlier),
+    };
+    let covers = |later: &Said<V>, earlier: &Said<V>| {
+        let of_all = match &earlier.subject {
+            Subject::Source(_) => true,
+            Subject::All => is_reset(later.value) || !is_reset(earlier.value),
+            Subject::Tag(_) => is_reset(later.value),
+        };
+        let same = later.subject == earlier.subject && later.subject != Subject::All;
+        outlasts(later, earlier) && (same || later.subject == Subject::All && of_all)
+    };
+    let left: Vec<_> = (0..said.len())
+        .filter(|&n| !said[n + 1..].iter().any(|later| covers(later, &said[n])))
+        .collect();
+    left.iter().skip_while(|&&n| said[n].until.is_none()).count()
+}
+
+struct Model {
+    on: [bool; RULES.len()],
+    setup: Setup,
+    now: u64,
+    state: State,
+    levels: Vec<Said<&'static str>>,
+    switches: Vec<Said<bool>>,
+    sampling: f64,
+}
+
+const LEVELS: [&str; 6] = ["quiet", "app", "error", "warning", "info", "debug"];
+
+impl Model {
+    fn new(setup: Setup, on: [bool; RULES.len()]) -> Self {
+        let state = State::new(setup);
+        Self { on, setup, now: 0, state, levels: Vec::new(), switches: Vec::new(), sampling: 1e-4 }
+    }
+
     fn replies(mut self, sent: &[&str]) -> Replies {
-        sent.iter().map(|bytes| (!bytes.is_empty()).then(|| self.connection(bytes))).collect()
+        let reply = |bytes: &&str| {
+            let reply = (!bytes.is_empty()).then(|| self.connection(bytes));
+            self.now += PAUSE_SECONDS;
+            self.forget_what_is_over();
+            reply
+        };
+        sent.iter().map(reply).collect()
+    }
+
+    /// All is as if it had never been said.
+    fn forget_what_is_over(&mut self) {
+        let now = self.now;
+        let before = self.levels.len() + self.switches.len();
+        self.levels.retain(|said| said.until.is_none_or(|until| until > now));
+        self.switches.retain(|said| said.until.is_none_or(|until| until > now));
+        if self.levels.len() + self.switches.len() < before {
+            self.state = State::new(self.setup);
+            let most = same_named(&self.on);
+            self.levels.iter().for_each(|said| self.state.set_level(&said.subject, said.value, most));
+            self.switches.iter().for_each(|s| self.state.set_metric(&s.subject, s.value, &self.on));
+        }
     }
 
     fn connection(&mut self, bytes: &str) -> String {
@@ -209,8 +355,8 @@ impl Model {
         }
         let mut out = String::new();
         for (n, piece) in bytes.split_inclusive('\n').enumerate() {
-            let command = piece.strip_suffix('\n').unwrap_or(piece);
-            let command = command.strip_suffix('\r').unwrap_or(command);
+            let line = piece.strip_suffix('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+            let command = line.unwrap_or(piece);
             let too_many = n == MAX_COMMANDS;
             let (reply, too_long) = match too_many {
                 true => (format!("error: more than {MAX_COMMANDS} commands on one connection"), false),
@@ -242,25 +388,40 @@ impl Model {
             Some('m') => self.show_metrics(chars.as_str()),
             Some('L') => self.set_logs(chars.as_str()),
             Some('M') => self.set_metrics(chars.as_str()),
+            Some('s') if self.on[SAMPLING] && command == "s" => Ok(format!(
+                "ok: rate:{},state:idle,traces:0,events:0,dropped_events:0",
+                self.sampling
+            )),
+            Some('S') if self.on[SAMPLING] => self.set_sampling(chars.as_str()),
             _ if self.on[HELP_COMMAND] && matches!(command, "h" | "help") => Ok(HELP.into()),
             _ => Err("unknown command".into()),
         };
         (done.unwrap_or_else(|error| format!("error: {error}")), false)
     }
 
+    fn set_sampling(&mut self, text: &str) -> Result<String, String> {
+        let text = text.strip_prefix(' ').unwrap_or(text);
+        let rate = text.parse().ok().filter(|rate| (f64::from_bits(1)..=1.0).contains(rate));
+        self.sampling = rate.ok_or_else(|| {
+            format!("'{text}' is no sampling rate; write a number above 0 and at most 1, as 1e-3")
+        })?;
+        Ok("ok".into())
+    }
+
     fn show_logs(&self, query: &str) -> Result<String, String> {
-        let states = self.levels.iter().map(|(name, level)| (*name, level.as_str()));
-        show(query, &self.default_level, &[], states.rev())
+        let states = self.state.levels.iter().map(|(name, level)| (*name, level.as_str()));
+        show(query, &self.state.default_level, &[], states.rev())
     }
 
     fn show_metrics(&self, query: &str) -> Result<String, String> {
         let word = |on| if on { "enabled" } else { "disabled" };
-        let states = self.metrics.iter().map(|metric| {
-            let by_tag = self.tags.contains(metric.tag);
-            (metric.name, word(metric.choice.unwrap_or(self.all || by_tag)))
+        let State { all, tags, metrics, .. } = &self.state;
+        let states = metrics.iter().map(|metric| {
+            let by_tag = metric.tag.is_some_and(|tag| tags.contains(tag));
+            (metric.name, word(metric.choice.unwrap_or(*all || by_tag)))
         });
-        let tags: Vec<String> = self.tags.iter().map(|tag| format!("tag:{tag}:enabled")).collect();
-        show(query, word(self.all), &tags, states.rev())
+        let tags: Vec<String> = tags.iter().map(|tag| format!("tag:{tag}:enabled")).collect();
+        show(query, word(*all), &tags, states.rev())
     }
 
     fn set_logs(&mut self, text: &str) -> Result<String, String> {
@@ -273,29 +434,29 @@ impl Model {
                 [source, word] => (Some(source), word),
                 _ => return Err(format!("Can't parse log threshold: {item}")),
             };
-            let known = |word: &str| ["quiet", "app", "error", "warning", "info", "debug"].contains(&word);
-            let (level, _) = self.limited(word, known)?;
-            if !known(level) {
-                return Err(format!("{}: unknown log level", literal(word)));
-            }
+            let (level, until) = self.limited(word, |word| LEVELS.contains(&word))?;
+            let level = LEVELS.into_iter().find(|known| *known == level);
+            let value = level.ok_or_else(|| format!("{}: unknown log level", literal(word)))?;
             match source {
-                None => default = Some(level),
-                Some(source) => named.push((source, level)),
+                None => default = Some(Said { subject: Subject::All, value, until }),
+                Some(source) => named.push(Said { subject: Subject::Source(source.into()), value, until }),
             }
         }
-        self.refuse_unknown(named.iter().map(|(source, _)| *source), |name| {
-            self.levels.iter().any(|l| l.0 == name)
-        })?;
-        if default.is_some() || !self.on[NO_RESET] {
-            self.default_level = default.map_or_else(|| self.default_level.clone(), str::to_owned);
-            self.levels.iter_mut().for_each(|(_, level)| level.clone_from(&self.default_level));
+        self.refuse_unknown(&named, |name| self.state.levels.iter().any(|l| l.0 == name))?;
+        let mut next = self.levels.clone();
+        if default.is_none() && !self.on[NO_RESET] {
+            let value = LEVELS.into_iter().find(|level| **level == self.state.default_level).unwrap_or("info");
+            default = Some(Said { subject: Subject::All, value, until: None });
         }
+        next.extend(default);
         self.in_order(&mut named);
-        let most = self.same_named();
-        for (source, level) in named {
-            let of_name = self.levels.iter_mut().rev().filter(|(name, _)| *name == source);
-            of_name.take(most).for_each(|(_, l)| *l = level.to_owned());
+        next.extend(named);
+        if kept(&next, |_| true) > MAX_CHANGES_KEPT {
+            return Err(too_many_limits());
         }
+        let most = same_named(&self.on);
+        next[self.levels.len()..].iter().for_each(|s| self.state.set_level(&s.subject, s.value, most));
+        self.levels = next;
         Ok("ok".into())
     }
 
@@ -309,67 +470,56 @@ impl Model {
                 [kind @ ("src" | "tag"), name, word] => (kind, name, word),
                 _ => return Err(format!("couldn't decode metrics {item}")),
             };
-            let (switch, limited) = self.limited(word, |word| on_off(word).is_some())?;
-            let Some(switch) = on_off(switch) else {
+            let (switch, until) = self.limited(word, |word| on_off(word).is_some())?;
+            let Some(value) = on_off(switch) else {
                 return Err(format!("couldn't decode 'enable' or 'disable': {}", word.to_ascii_lowercase()));
             };
             match kind {
-                "src" => named.push((name, switch)),
-                _ if limited => return Err(format!("only a source can have a time limit: {item}")),
-                "tag" => tags.push((name, switch)),
-                _ => all = Some(switch),
+                "src" => named.push(Said { subject: Subject::Source(name.into()), value, until }),
+                "tag" => tags.push(Said { subject: Subject::Tag(name.into()), value, until }),
+                _ => all = Some(Said { subject: Subject::All, value, until }),
             }
         }
-        self.refuse_unknown(named.iter().map(|(name, _)| *name), |name| {
-            self.metrics.iter().any(|m| m.name == name)
-        })?;
-        if let Some(all) = all {
-            self.all = all;
-            if !all {
-                self.tags.clear();
-            }
-            self.metrics.iter_mut().for_each(|metric| metric.choice = None);
-        }
+        self.refuse_unknown(&named, |name| self.state.metrics.iter().any(|m| m.name == name))?;
         self.in_order(&mut tags);
-        for (tag, switch) in tags {
-            if switch {
-                self.tags.insert(tag.to_owned());
-            } else {
-                self.tags.remove(tag);
-            }
-            if !self.on[CHOICES] {
-                self.metrics.iter_mut().for_each(|metric| metric.choice = None);
-            }
-        }
         self.in_order(&mut named);
-        let most = self.same_named();
-        for (name, switch) in named {
-            let of_name = self.metrics.iter_mut().rev().filter(|metric| metric.name == name);
-            of_name.take(most).for_each(|metric| metric.choice = Some(switch));
+        let mut next = self.switches.clone();
+        next.extend(all.into_iter().chain(tags).chain(named));
+        let mut state = self.state.clone();
+        next[self.switches.len()..].iter().for_each(|s| state.set_metric(&s.subject, s.value, &self.on));
+        if self.on[TAGS_ON] && state.tags.len() > MAX_TAGS_ON {
+            return Err(format!(
+                "more than {MAX_TAGS_ON} tags would be on; turn some off, or all with M*:off"
+            ));
         }
+        if kept(&next, |on| !on) > MAX_CHANGES_KEPT {
+            return Err(too_many_limits());
+        }
+        (self.state, self.switches) = (state, next);
         Ok("ok".into())
     }
 
-    /// A word without its time limit, and whether it had one.
-    fn limited<'a>(&self, word: &'a str, known: impl Fn(&str) -> bool) -> Result<(&'a str, bool), String> {
+    /// A word without its time limit, and the second in which that is over if it has one.
+    fn limited<'a>(
+        &self,
+        word: &'a str,
+        known: impl Fn(&str) -> bool,
+    ) -> Result<(&'a str, Option<u64>), String> {
         match word.split_once('@') {
-            Some((before, time)) if self.on[LIMIT] && known(before) => {
-                if is_time(time) {
-                    Ok((before, true))
-                } else {
-                    Err(format!("'{time}' is no time limit; write 1s to 24h, as 30s, 10m or 1h"))
-                }
-            }
-            _ => Ok((word, false)),
+            Some((before, time)) if self.on[LIMIT] && known(before) => match limit_seconds(time) {
+                Some(seconds) => Ok((before, Some(self.now + seconds))),
+                None => Err(format!("'{time}' is no time limit; write 1s to 24h, as 30s, 10m or 1h")),
+            },
+            _ => Ok((word, None)),
         }
     }
 
-    fn refuse_unknown<'a>(
-        &self,
-        mut named: impl Iterator<Item = &'a str>,
-        exists: impl Fn(&str) -> bool,
-    ) -> Result<(), String> {
-        match named.find(|name| self.on[UNKNOWN] && !exists(name)) {
+    fn refuse_unknown<V>(&self, named: &[Said<V>], exists: impl Fn(&str) -> bool) -> Result<(), String> {
+        let names = named.iter().filter_map(|said| match &said.subject {
+            Subject::Source(name) => Some(name),
+            _ => None,
+        });
+        match names.into_iter().find(|name| self.on[UNKNOWN] && !exists(name)) {
             Some(name) => Err(format!("unknown source: {name}")),
             None => Ok(()),
         }
@@ -381,11 +531,12 @@ impl Model {
             items.reverse();
         }
     }
+}
 
-    /// How many sources of a name are changed, the newest first.
-    const fn same_named(&self) -> usize {
-        if self.on[ALL_OF_NAME] { usize::MAX } else { 1 }
-    }
+fn too_many_limits() -> String {
+    format!(
+        "more than {MAX_CHANGES_KEPT} changes would wait for the end of a time limit; wait, or change all with *"
+    )
 }
 
 /// Answers a query about sources, the newest first.
@@ -421,14 +572,11 @@ fn on_off(word: &str) -> Option<bool> {
 }
 
 /// One second to one day.
-fn is_time(text: &str) -> bool {
-    let Some(unit) = text.chars().last().and_then(|unit| "smh".find(unit)) else { return false };
-    let digits = &text[..text.len() - 1];
-    let number: Option<u64> =
-        if digits.bytes().all(|b| b.is_ascii_digit()) { digits.parse().ok() } else { None };
-    number
-        .and_then(|n| n.checked_mul([1, 60, 3600][unit]))
-        .is_some_and(|seconds| (1..=86_400).contains(&seconds))
+fn limit_seconds(text: &str) -> Option<u64> {
+    let unit = text.chars().last().and_then(|unit| "smh".find(unit))?;
+    let digits = Some(&text[..text.len() - 1]).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))?;
+    let seconds = digits.parse::<u64>().ok()?.checked_mul([1, 60, 3600][unit])?;
+    (1..=86_400).contains(&seconds).then_some(seconds)
 }
 
 /// A string literal of OCaml.
@@ -484,7 +632,7 @@ mod tests {
             replies,
             [
                 "error: 'x' is no time limit; write 1s to 24h, as 30s, 10m or 1h",
-                "error: only a source can have a time limit: tag:http:on@1m",
+                "ok",
                 "error: \"loud@10m\": unknown log level",
             ]
         );
@@ -499,11 +647,56 @@ mod tests {
         }
         let (_, replies) = covered("A", &[&"l\n".repeat(66)]);
         assert!(replies[0].ends_with("\nerror: more than 64 commands on one connection\n"));
-        assert_eq!(covered("A", &["l\r"]).0, ["newline"]);
+        assert_eq!(covered("A", &["l\r\n"]).0, ["newline"]);
+        assert_eq!(covered("A", &["l\r"]), (vec![], vec!["error: unknown source: \r".to_owned()]));
         assert_eq!(
             covered("A", &["Mtag:http:off,tag:http:on", "M*:off,tag:http:off,tag:http:on", "m"]).0,
             ["last mention"]
         );
+    }
+
+    #[test]
+    fn a_time_limit_ends_between_two_connections() {
+        let sent = ["Ldns:debug@2s", "Lerror@1s", "l", "l", "Moff@1s", "m", "Mtag:http:on,*:off@1s", "m*"];
+        let (rules, replies) = covered("A", &sent);
+        assert_eq!(rules, ["time limit"]);
+        assert_eq!(replies[2..4], ["ok: *:info", "ok: *:info"]);
+        assert_eq!(replies[5], "ok: *:enabled");
+        assert!(replies[7].starts_with("ok: *:enabled,tag:http:enabled,"), "{replies:?}");
+        let many: Vec<String> = (0..257).map(|n| format!("tag:{n}:off@9s")).collect();
+        let (_, replies) = covered("A", &[&format!("M{}", many.join(","))]);
+        assert_eq!(replies, [format!("error: {}", too_many_limits())]);
+    }
+
+    #[test]
+    fn sampling_is_the_cases_own() {
+        for _ in 0..2 {
+            let (rules, replies) = covered("A", &["s", "S0.5", "s", "S 1e-3\ns\n", "S", "Sx"]);
+            assert_eq!(rules, ["newline", "sampling"]);
+            assert_eq!(replies[0], "ok: rate:0.0001,state:idle,traces:0,events:0,dropped_events:0");
+            assert!(replies[2].starts_with("ok: rate:0.5,") && replies[3].starts_with("ok\nok: rate:0.001,"));
+            assert!(replies[4].starts_with("error: '' is no sampling rate"), "{replies:?}");
+        }
+        assert_eq!(covered("A", &["stats", "source", "T x"]).0, [""; 0]);
+    }
+
+    #[test]
+    fn tags_have_a_limit_and_an_empty_name_is_one() {
+        let many = |n| format!("M{}", (0..n).map(|n| format!("tag:{n}:on")).collect::<Vec<_>>().join(","));
+        assert_eq!(covered("A", &["Moff", &many(256), "m*"]).0, [""; 0]);
+        let (rules, replies) = covered("A", &["Moff", &many(257), "m*"]);
+        assert_eq!(rules, ["tags on"]);
+        assert!(replies[2].starts_with("ok: *:disabled,logs:disabled,"), "{replies:?}");
+        assert_eq!(covered("A", &["Mtag:http:on", "M*:off,*:on", "m*"]).0, [""; 0]);
+        let (rules, replies) = covered("A", &["M*:disable", "Mtag::enable", "m", "l\n"]);
+        assert_eq!((rules, replies[2].as_str()), (vec!["newline"], "ok: *:disabled"));
+    }
+
+    #[test]
+    fn no_conversation_is_too_fast() {
+        assert_eq!(covered("A", &["l"; 300]), (vec![], vec!["ok: *:info".to_owned(); 300]));
+        let full = "l\n".repeat(MAX_COMMANDS);
+        assert!(!covered("A", &[full.as_str(); 9]).1.concat().contains("try again later"));
     }
 
     #[test]
@@ -519,8 +712,8 @@ mod tests {
         fn documentation_and_code_agree(
             second in proptest::prelude::any::<bool>(),
             sent in proptest::collection::vec(
-                "([LM](\\*:|dns:|tcpip:|x:|memory:|net-solo5:|src:gc:|tag:http:|tag:x:)?(info|debug|on|Off|@|on@1m|info@9h|error@0s)?(,(\\*:|dns:|memory:|net-solo5:|tag:http:)?(quiet|disable|enable|app|on@2s))?|[lm](\\*|dns|gc|dns,tcpip)?|h|T x|)(\n|\r\n)?([lm]\\*?\n?)?",
-                1..6,
+                "([LM](\\*:|dns:|tcpip:|x:|memory:|net-solo5:|src:gc:|tag:http:|tag:x:|tag::)?(info|debug|on|Off|@|on@1m|info@9h|info@3s|off@4s|error@0s)?(,(\\*:|dns:|memory:|net-solo5:|tag:http:)?(quiet|disable|enable|app|on@2s|error@1s))?(,\\*:(on|info))?|[lm](\\*|dns|gc|dns,tcpip)?|h|s|stats|S ?(0.5|1e-3|x|2)?|T x|)(\n|\r|\r\n)?([lm]\\*?\n?)?",
+                1..9,
             ),
         ) {
             let sent: Vec<&str> = sent.iter().map(String::as_str).collect();

@@ -252,7 +252,7 @@ mod tests {
             .filter(|name| !seen.contains(name))
             .collect();
         // tested in `control::tests` and `syslog::tests`
-        assert_eq!(unseen, ["time limit", "help", "length", "whole characters", "line breaks"]);
+        assert_eq!(unseen, ["time limit", "help", "length", "sampling", "tags on", "whole characters", "line breaks"]);
     }
 
     #[test]
