@@ -313,7 +313,10 @@ impl Registry {
 
     /// Name and state of every source, the newest first.
     pub fn states(&self) -> impl Iterator<Item = (&str, Switch)> {
-        self.sources.iter().rev().map(|entry| (entry.name(), self.switches.now().state(entry.name(), entry.tags())))
+        self.sources
+            .iter()
+            .rev()
+            .map(|entry| (entry.name(), self.switches.now().state(entry.name(), entry.tags())))
     }
 
     /// Every source with what it says about itself, the newest first.
@@ -391,7 +394,8 @@ impl Registry {
                 format!("tag:{key}:{}", if is_on { Switch::On } else { Switch::Off }.word())
             }
             Subject::Source(name) => {
-                let state = self.states().find(|(known, _)| **known == **name).map_or(Switch::Off, |(_, s)| s);
+                let state =
+                    self.states().find(|(known, _)| **known == **name).map_or(Switch::Off, |(_, s)| s);
                 format!("{name}:{}", state.word())
             }
         }

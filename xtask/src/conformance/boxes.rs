@@ -5,32 +5,32 @@
 
 use std::collections::VecDeque;
 
-const MARGIN: usize = 78;
-const MAX_INDENT: usize = MARGIN - 10;
+const MARGIN: isize = 78;
+const MAX_INDENT: isize = MARGIN - 10;
 
 #[derive(Debug, Clone)]
 enum Token {
     Text(String),
     /// So many blanks, or a new line.
-    Break(usize),
+    Break(isize),
     /// A box, indented by so much.
-    Begin(usize),
+    Begin(isize),
     End,
 }
 
 struct Queued {
     token: Token,
     /// Of a break or box up to the next break or its end; unknown at first.
-    size: Option<usize>,
+    size: Option<isize>,
     /// All that was printed or queued before it.
-    before: usize,
-    length: usize,
+    before: isize,
+    length: isize,
 }
 
 struct Open {
     fits: bool,
     /// What was left of the line where it began, without its indentation.
-    width: usize,
+    width: isize,
 }
 
 /// The printer.
@@ -38,13 +38,14 @@ struct Boxes {
     queue: VecDeque<Queued>,
     /// Tokens taken from the queue, and all their lengths.
     taken: usize,
-    taken_length: usize,
-    queued_length: usize,
+    taken_length: isize,
+    queued_length: isize,
     /// Breaks and boxes of unknown size, counted from the first token of all.
     unknown: Vec<usize>,
     open: Vec<Open>,
-    left: usize,
-    indent: usize,
+    /// Columns; less than none where a text is longer than its line.
+    left: isize,
+    indent: isize,
     is_new_line: bool,
     out: String,
 }
@@ -93,19 +94,18 @@ impl Boxes {
     }
 
     fn text(&mut self, text: &str) {
-        self.push(Token::Text(text.to_owned()), text.len(), Some(text.len()));
+        let length = text.len().cast_signed();
+        self.push(Token::Text(text.to_owned()), length, Some(length));
         self.advance(false);
     }
 
-    fn hint(&mut self, blanks: usize) {
+    fn hint(&mut self, blanks: isize) {
         let at = self.push(Token::Break(blanks), blanks, None);
-        self.queued_length -= blanks;
         self.measure(|token| matches!(token, Token::Break(_)));
-        self.queued_length += blanks;
         self.unknown.push(at);
     }
 
-    fn begin(&mut self, indent: usize) {
+    fn begin(&mut self, indent: isize) {
         let at = self.push(Token::Begin(indent), 0, None);
         self.unknown.push(at);
     }
@@ -116,7 +116,7 @@ impl Boxes {
         self.measure(|token| matches!(token, Token::Begin(_)));
     }
 
-    fn push(&mut self, token: Token, length: usize, size: Option<usize>) -> usize {
+    fn push(&mut self, token: Token, length: isize, size: Option<isize>) -> usize {
         self.queue.push_back(Queued { token, size, before: self.queued_length, length });
         self.queued_length += length;
         self.taken + self.queue.len() - 1
@@ -142,14 +142,14 @@ impl Boxes {
             let Some(Queued { token, size, length, .. }) = self.queue.pop_front() else { return };
             self.taken += 1;
             self.taken_length += length;
-            self.print(token, size.unwrap_or(usize::MAX));
+            self.print(token, size.unwrap_or(isize::MAX));
         }
     }
 
-    fn print(&mut self, token: Token, size: usize) {
+    fn print(&mut self, token: Token, size: isize) {
         match token {
             Token::Text(text) => {
-                self.left = self.left.saturating_sub(size);
+                self.left -= size;
                 self.out.push_str(&text);
                 self.is_new_line = false;
             }
@@ -160,7 +160,7 @@ impl Boxes {
                 {
                     self.break_line(width);
                 }
-                let (fits, width) = (size <= self.left, self.left.saturating_sub(indent));
+                let (fits, width) = (size <= self.left, self.left - indent);
                 self.open.push(Open { fits, width });
             }
             Token::End => drop(self.open.pop()),
@@ -170,19 +170,23 @@ impl Boxes {
                 if breaks {
                     self.break_line(width);
                 } else {
-                    self.left = self.left.saturating_sub(blanks);
-                    self.out.push_str(&" ".repeat(blanks));
+                    self.left -= blanks;
+                    self.blanks(blanks);
                 }
             }
         }
     }
 
-    fn break_line(&mut self, width: usize) {
+    fn break_line(&mut self, width: isize) {
         self.indent = (MARGIN - width).min(MAX_INDENT);
         self.left = MARGIN - self.indent;
         self.is_new_line = true;
         self.out.push('\n');
-        self.out.push_str(&" ".repeat(self.indent));
+        self.blanks(self.indent);
+    }
+
+    fn blanks(&mut self, blanks: isize) {
+        (0..blanks).for_each(|_| self.out.push(' '));
     }
 }
 

@@ -301,9 +301,8 @@ fn kept<V: Copy>(said: &[Said<V>], is_reset: impl Fn(V) -> bool) -> usize {
         let same = later.subject == earlier.subject && later.subject != Subject::All;
         outlasts(later, earlier) && (same || later.subject == Subject::All && of_all)
     };
-    let left: Vec<_> = (0..said.len())
-        .filter(|&n| !said[n + 1..].iter().any(|later| covers(later, &said[n])))
-        .collect();
+    let left: Vec<_> =
+        (0..said.len()).filter(|&n| !said[n + 1..].iter().any(|later| covers(later, &said[n]))).collect();
     left.iter().skip_while(|&&n| said[n].until.is_none()).count()
 }
 
@@ -388,10 +387,9 @@ impl Model {
             Some('m') => self.show_metrics(chars.as_str()),
             Some('L') => self.set_logs(chars.as_str()),
             Some('M') => self.set_metrics(chars.as_str()),
-            Some('s') if self.on[SAMPLING] && command == "s" => Ok(format!(
-                "ok: rate:{},state:idle,traces:0,events:0,dropped_events:0",
-                self.sampling
-            )),
+            Some('s') if self.on[SAMPLING] && command == "s" => {
+                Ok(format!("ok: rate:{},state:idle,traces:0,events:0,dropped_events:0", self.sampling))
+            }
             Some('S') if self.on[SAMPLING] => self.set_sampling(chars.as_str()),
             _ if self.on[HELP_COMMAND] && matches!(command, "h" | "help") => Ok(HELP.into()),
             _ => Err("unknown command".into()),
@@ -445,7 +443,8 @@ impl Model {
         self.refuse_unknown(&named, |name| self.state.levels.iter().any(|l| l.0 == name))?;
         let mut next = self.levels.clone();
         if default.is_none() && !self.on[NO_RESET] {
-            let value = LEVELS.into_iter().find(|level| **level == self.state.default_level).unwrap_or("info");
+            let value =
+                LEVELS.into_iter().find(|level| **level == self.state.default_level).unwrap_or("info");
             default = Some(Said { subject: Subject::All, value, until: None });
         }
         next.extend(default);

@@ -4,6 +4,7 @@
 //! is apart if Uni differs on purpose: a [`Rule`] covers the input, a model of the original explains the recorded
 //! answer, and Uni gives the answer that the documented rules lead to. All else is failed.
 
+mod boxes;
 mod control;
 mod influx_write;
 mod line;
@@ -252,7 +253,10 @@ mod tests {
             .filter(|name| !seen.contains(name))
             .collect();
         // tested in `control::tests` and `syslog::tests`
-        assert_eq!(unseen, ["time limit", "help", "length", "sampling", "tags on", "whole characters", "line breaks"]);
+        assert_eq!(
+            unseen,
+            ["time limit", "help", "length", "sampling", "tags on", "line breaks", "whole characters"]
+        );
     }
 
     #[test]

@@ -3,22 +3,27 @@
 //! Owns the meaning of a case (what was logged, and the `datagram` it became), and a model of the original in which
 //! each deliberate difference is a switch, as for the control port.
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use serde_json::Value as Json;
 use uni_wire::Timestamp;
 use uni_wire::civil::Civil;
 use uni_wire::syslog::{Facility, Format, Message, Severity};
 
 use super::recorded::stands_for;
-use super::{Explanation, Rule, Verdict, list, text, weigh};
+use super::{Explanation, Rule, Verdict, boxes, list, text, weigh};
 
-const NO_LIMIT: usize = 0;
-const CONTROL: usize = 1;
-const WHOLE: usize = 2;
-const LINE_BREAKS: usize = 3;
+/// The first, for line ends that the formatter makes are no characters of the message.
+const LINE_BREAKS: usize = 0;
+const NO_LIMIT: usize = 1;
+const CONTROL: usize = 2;
+const WHOLE: usize = 3;
 
 /// The deliberate differences, by the numbers above.
 pub(super) static RULES: [Rule; 4] = [
+    Rule {
+        name: "line breaks",
+        reason: "long sets of log tags stay on one line; there a formatter breaks them",
+    },
     Rule { name: "no limit", reason: "a truncation of 0 is none; there it makes every message empty" },
     Rule {
         name: "control characters",
@@ -28,14 +33,7 @@ pub(super) static RULES: [Rule; 4] = [
         name: "whole characters",
         reason: "messages and tags are cut between two characters; there anywhere",
     },
-    Rule {
-        name: "line breaks",
-        reason: "long sets of log tags stay on one line; there a formatter breaks them",
-    },
 ];
-
-/// Columns after which the original's formatter breaks a set of log tags.
-const MARGIN: usize = 78;
 
 /// Most bytes of a tag.
 const MAX_TAG_BYTES: usize = 32;
@@ -57,20 +55,8 @@ pub(super) fn judge(case: &Json) -> anyhow::Result<Verdict> {
     let recorded = text(case, "datagram")?;
     let (ours, models) = (logged.replay()?, logged.explain());
     let same = stands_for(recorded, &ours);
-    let explained = match models.covering.last() {
-        // Where exactly the formatter breaks is not modelled, only that it does.
-        Some(rule) if rule.name == RULES[LINE_BREAKS].name => {
-            stands_for(&recorded.replace(BLANKS, ""), &without_blanks(&models.original))
-        }
-        _ => stands_for(recorded, &models.original),
-    };
+    let explained = stands_for(recorded, &models.original);
     Ok(weigh(&ours, same, explained, models))
-}
-
-const BLANKS: [char; 2] = [' ', '\n'];
-
-fn without_blanks(text: &[u8]) -> Vec<u8> {
-    text.iter().copied().filter(|byte| !BLANKS.contains(&char::from(*byte))).collect()
 }
 
 impl<'a> Logged<'a> {
@@ -93,8 +79,14 @@ impl<'a> Logged<'a> {
             bail!("\"time_utc\" is not six numbers")
         };
         let [month, day, hour, minute, second] = [month, day, hour, minute, second].map(u8::try_from);
-        let date = Civil { year, month: month?, day: day?, hour: hour?, minute: minute?, second: second? };
-        ensure!(date.unix_seconds().is_some(), "no such date: {date}");
+        // A leap second is the first of the next minute there.
+        let (second, leap) = match second? {
+            60 => (59, 1),
+            second => (second, 0),
+        };
+        let date = Civil { year, month: month?, day: day?, hour: hour?, minute: minute?, second };
+        let unix_seconds = date.unix_seconds().with_context(|| format!("no such date: {date}"))?;
+        let date = Civil::from_unix_seconds(unix_seconds + leap);
         let tags = list(case, "tags")?.iter().map(|pair| match pair.as_array().map(Vec::as_slice) {
             Some([Json::String(name), Json::String(value)]) => Ok((name.as_str(), value.as_str())),
             _ => bail!("{pair} is not a log tag"),
@@ -144,17 +136,20 @@ impl<'a> Logged<'a> {
         for (n, rule) in RULES.iter().enumerate() {
             on[n] = true;
             let datagram = self.model(on);
-            if datagram != documented || n == LINE_BREAKS && self.tag_set().chars().count() > MARGIN {
+            if datagram != documented {
                 covering.push(rule);
                 documented = datagram;
             }
+        }
+        if original == documented {
+            covering.clear();
         }
         Explanation { original, documented, covering }
     }
 
     fn tag_set(&self) -> String {
-        let pairs: String = self.tags.iter().map(|(name, value)| format!("(tag:{name} {value})")).collect();
-        if pairs.is_empty() { pairs } else { format!("{{{pairs}}}") }
+        let pairs = self.tags.iter().map(|(name, value)| format!("(tag:{name} {value})"));
+        format!("{{{}}}", pairs.collect::<String>())
     }
 
     fn model(&self, on: [bool; RULES.len()]) -> Vec<u8> {
@@ -177,9 +172,10 @@ impl<'a> Logged<'a> {
         add(std::str::from_utf8(whole).unwrap_or_default());
         units.push(cut.to_vec());
         let mut add = |text: &str| units.extend(text.chars().map(|c| unit(c, on[CONTROL])));
-        let tag_set = self.tag_set();
-        for part in [Some(tag_set.as_str()).filter(|set| !set.is_empty()), self.header].into_iter().flatten()
-        {
+        let broken = || boxes::tag_set(&self.tags);
+        let tag_set =
+            (!self.tags.is_empty()).then(|| if on[LINE_BREAKS] { self.tag_set() } else { broken() });
+        for part in [tag_set.as_deref(), self.header].into_iter().flatten() {
             add(" ");
             add(part);
         }
@@ -258,10 +254,18 @@ mod tests {
         let (ours, _, rules) = covered(&rich);
         assert_eq!(rules, ["line breaks"]);
         assert!(!ours.contains('\n'));
+        for (truncate, covering) in [(20, vec![]), (33, vec![]), (34, vec!["line breaks"])] {
+            let cut = Logged { tags: vec![("k", &value)], ..logged("dns", "t", Some(truncate)) };
+            assert_eq!(covered(&cut).2, covering, "{truncate}");
+        }
+        for (length, covering) in [(68, vec![]), (69, vec!["line breaks"])] {
+            let edge = Logged { tags: vec![("k", &value[..length.min(80)])], ..logged("dns", "t", None) };
+            assert_eq!(covered(&edge).2, covering, "{length}");
+        }
         let case = serde_json::json!({
             "level": "error", "hostname": "h", "source": "dns", "facility": null, "header": null,
             "tags": [["k", value]], "time_utc": [2026, 6, 8, 9, 5, 7], "truncate": null, "local": false,
-            "message": "t", "datagram": format!("<27>Jun 08 09:05:07 h dns {{(tag:k\n   {value})}} t"),
+            "message": "t", "datagram": format!("<27>Jun 08 09:05:07 h dns {{(tag:k\n  {value})}} t"),
         });
         assert!(matches!(judge(&case), Ok(Verdict::Apart(_))), "{:?}", judge(&case));
     }
@@ -269,14 +273,15 @@ mod tests {
     proptest! {
         #[test]
         fn documentation_and_code_agree(
-            source in "(?s).{0,40}", message in "(?s).{0,40}", host in "(?s).{0,8}", value in "(?s).{0,8}",
-            header in proptest::option::of("(?s).{0,4}"), truncate in proptest::option::of(0_usize..120),
-            local in any::<bool>(), tagged in any::<bool>(),
+            source in "(?s).{0,40}", message in "(?s).{0,40}", host in "(?s).{0,8}",
+            tags in proptest::collection::vec(("[a-z]{0,90}|[a-z]{0,6}", "(?s).{0,8}|[ -~]{60,80}|\\PC{0,120}"), 0..4),
+            header in proptest::option::of("(?s).{0,4}"), truncate in proptest::option::of(0_usize..300),
+            local in any::<bool>(),
         ) {
             let logged = Logged {
                 host: (!local).then_some(&host),
                 header: header.as_deref(),
-                tags: if tagged { vec![("k", &value)] } else { Vec::new() },
+                tags: tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
                 ..logged(&source, &message, truncate)
             };
             let (ours, theirs, rules) = covered(&logged);

@@ -120,10 +120,7 @@ fn a_level_with_a_limit_comes_back() {
     bench.pass(599);
     assert_eq!(bench.ask("ldns"), "ok: dns:debug");
     bench.pass(1);
-    assert_eq!(
-        (bench.ask("l*"), bench.next_deadline()),
-        ("ok: *:info,control:info,dns:info".into(), None)
-    );
+    assert_eq!((bench.ask("l*"), bench.next_deadline()), ("ok: *:info,control:info,dns:info".into(), None));
 }
 
 #[test]
@@ -203,7 +200,8 @@ fn what_is_more_than_can_be_kept_is_refused_whole() {
     assert_eq!(bench.ask("m*"), "ok: *:disabled,net:disabled,gc:disabled");
     assert_eq!(bench.ask(&tags(0, 250, "@1h")), "ok");
     assert_eq!(bench.ask("Mtag:0:off,tag:1:off,tag:2:off,tag:3:off,tag:4:off,tag:5:off,tag:6:off"), "ok");
-    let limits = "error: more than 256 changes would wait for the end of a time limit; wait, or change all with *";
+    let limits =
+        "error: more than 256 changes would wait for the end of a time limit; wait, or change all with *";
     assert_eq!(bench.ask(&("M".to_string() + &"tag:x:on@1h,".repeat(200) + "tag:x:off")), "ok");
     let offs: Vec<String> = (300..320).map(|n| alloc::format!("tag:{n}:off")).collect();
     assert_eq!(bench.ask(&alloc::format!("M{}", offs.join(","))), limits);
