@@ -1,4 +1,4 @@
-//! Changes of a guest that end after a time, while `unid` is killed and comes back: they end all the same.
+//! Changes of a guest that knows no time limits, which end after a time all the same, while `unid` is killed and comes back.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use black_box::{Daemon, eventually, guest};
 use serde_json::Value;
 
 fn run_answering(daemon: &Daemon, name: &str) -> anyhow::Result<()> {
-    let image = guest("hello").display().to_string();
-    daemon.uni_ok(&["run", &image, "--name", name, "--memory", "32M", "--", "--interval=1"])?;
+    let image = guest("foreign").display().to_string();
+    daemon.uni_ok(&["run", &image, "--name", name, "--memory", "32M"])?;
     eventually("the guest to answer", || daemon.uni_ok(&["log-level", name]).map(drop))
 }
 
@@ -132,8 +132,8 @@ fn a_guest_that_wants_a_token_keeps_its_change_and_the_log_says_so() -> anyhow::
     let mut daemon = Daemon::start(&state.path().join("s"), &[])?;
     let token = state.path().join("token");
     std::fs::write(&token, "sesame-of-the-guest")?;
-    let image = guest("hello").display().to_string();
-    daemon.uni_ok(&["run", &image, "--name", "vault", "--", "--monitor-token=sesame-of-the-guest"])?;
+    let image = guest("foreign").display().to_string();
+    daemon.uni_ok(&["run", &image, "--name", "vault", "--", "--token=sesame-of-the-guest"])?;
     let off = ["metrics", "vault", "off", "--for", "2s", "--token-file", &token.display().to_string()];
     eventually("the guest to answer", || daemon.uni_ok(&off).map(drop))?;
     let file = kept(&daemon, "vault")?;

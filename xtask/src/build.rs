@@ -11,7 +11,7 @@ use black_box::workspace;
 use crate::{install, libraries, step};
 
 /// The guests, by package and image name.
-const GUESTS: [&str; 5] = ["faulty", "hello", "http", "leaky", "plain"];
+const GUESTS: [&str; 6] = ["faulty", "foreign", "hello", "http", "leaky", "plain"];
 
 /// Builds everything.
 pub(crate) fn all() -> anyhow::Result<()> {

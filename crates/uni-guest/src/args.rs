@@ -10,11 +10,12 @@ use core::fmt;
 use core::net::{Ipv4Addr, SocketAddrV4};
 
 use uni_wire::control::LogItems;
-use uni_wire::syslog::{Format, Framing};
+use uni_wire::syslog::{Format, Framing, MAX_MESSAGE_BYTES};
 
 use crate::control::Token;
 use crate::heap::SamplingRate;
 use crate::logs::Logs;
+use crate::syslog::DEFAULT_STREAM_MESSAGE_BYTES;
 
 /// The exit code after a bad command line (`EX_USAGE` of BSD's sysexits).
 pub const EXIT_USAGE: u8 = 64;
@@ -33,6 +34,9 @@ pub const DEFAULT_MEMTRACE_PORT: u16 = 4242;
 
 /// Port of the syslog sink where `--syslog` names none.
 pub const DEFAULT_SYSLOG_PORT: u16 = 514;
+
+/// Messages are not cut shorter than so many bytes: nothing would be left of them but the time.
+pub const MIN_TRUNCATION_BYTES: usize = 64;
 
 /// Seconds between two reports.
 pub const DEFAULT_INTERVAL_SECONDS: u32 = 10;
@@ -88,7 +92,10 @@ impl SyslogTransport {
     }
 }
 
-/// What `--syslog-transport` takes where there is no TLS.
+/// What `--syslog-transport` takes.
+const TRANSPORTS: &str = "udp, tcp, tcp-newline or, in a program that has it, tls";
+
+/// The same where there is no TLS.
 const CLEAR_TRANSPORTS: &str = "udp, tcp or tcp-newline";
 
 /// An option that a program adds.
@@ -131,11 +138,14 @@ pub struct Arguments {
     pub syslog: Option<SocketAddrV4>,
     /// `--syslog-format`: how messages are written.
     pub syslog_format: Format,
+    /// `--syslog-truncate`: bytes after which a message is cut, 0 for none; `None`: as the transport has it.
+    pub syslog_truncate: Option<usize>,
     /// `--syslog-transport`: how they go.
     pub syslog_transport: SyslogTransport,
     /// `--interval`: seconds between two reports.
     pub interval_seconds: u32,
     names_syslog_port: bool,
+    syslog_port: Option<u16>,
     logs: Vec<String>,
     extra: Vec<(&'static str, String)>,
 }
@@ -156,9 +166,11 @@ impl Default for Arguments {
             heap_profile: true,
             syslog: None,
             syslog_format: Format::default(),
+            syslog_truncate: None,
             syslog_transport: SyslogTransport::default(),
             interval_seconds: DEFAULT_INTERVAL_SECONDS,
             names_syslog_port: false,
+            syslog_port: None,
             logs: Vec::new(),
             extra: Vec::new(),
         }
@@ -184,12 +196,26 @@ impl Arguments {
         Err(ArgumentsError::BadValue { option, value, expected: CLEAR_TRANSPORTS })
     }
 
-    /// Moves the syslog sink to `port` if `--syslog` named none: for a transport that has another one.
+    /// Moves the syslog sink to `port` if neither `--syslog` nor `--syslog-port` named one: for a transport that has
+    /// another one.
     pub fn set_default_syslog_port(&mut self, port: u16) {
         if let Some(sink) = &mut self.syslog
             && !self.names_syslog_port
         {
-            sink.set_port(port);
+            sink.set_port(self.syslog_port.unwrap_or(port));
+        }
+    }
+
+    /// The bytes after which a message to the syslog sink is cut, for [`SyslogQueue::set_truncation`]. A datagram holds
+    /// at most `max_datagram_bytes`.
+    ///
+    /// [`SyslogQueue::set_truncation`]: crate::SyslogQueue::set_truncation
+    #[must_use]
+    pub fn syslog_truncation(&self, max_datagram_bytes: usize) -> usize {
+        match (self.syslog_transport, self.syslog_truncate) {
+            (SyslogTransport::Udp, Some(0)) => max_datagram_bytes,
+            (SyslogTransport::Udp, bytes) => bytes.unwrap_or(MAX_MESSAGE_BYTES).min(max_datagram_bytes),
+            (_, bytes) => bytes.unwrap_or(DEFAULT_STREAM_MESSAGE_BYTES),
         }
     }
 
@@ -234,8 +260,18 @@ impl Arguments {
                 self.names_syslog_port = value.contains(':');
             }
             "syslog-transport" => {
-                self.syslog_transport = SyslogTransport::from_name(value).ok_or(CLEAR_TRANSPORTS)?;
+                self.syslog_transport = SyslogTransport::from_name(value).ok_or(TRANSPORTS)?;
             }
+            "syslog-port" => {
+                let port = port(value).ok().flatten();
+                self.syslog_port = Some(port.ok_or("a port from 1 to 65535")?);
+            }
+            "syslog-truncate" => {
+                let bytes = value.parse().ok().filter(|bytes| *bytes == 0 || *bytes >= MIN_TRUNCATION_BYTES);
+                self.syslog_truncate = Some(bytes.ok_or("a number of bytes from 64, or 0 for no limit")?);
+            }
+            "ipv4-only" if value != "true" => return Err("true: there is no IPv6 here"),
+            "ipv4-only" => {}
             "interval" => self.interval_seconds = interval(value)?,
             _ => {
                 LogItems::parse(value).map_err(|_| "LEVEL or SOURCE:LEVEL, joined by commas")?;
@@ -247,10 +283,11 @@ impl Arguments {
 }
 
 /// Options of every guest: name, what the value is called, help.
-const COMMON: [OptionSpec; 16] = [
+const COMMON: [OptionSpec; 19] = [
     option("name", "NAME", "name in metrics and logs"),
     option("ipv4", "CIDR", "address on the service link"),
     option("ipv4-gateway", "IP", "gateway of the service link"),
+    option("ipv4-only", "true", "taken for MirageOS's sake: there is no IPv6"),
     option("management-ipv4", "CIDR", "address on the management link"),
     option("monitor", "IP[:PORT]", "collector of metrics; port 8094"),
     option("monitor-adjust", "PORT", "control port; 2323, 0 for none"),
@@ -260,8 +297,10 @@ const COMMON: [OptionSpec; 16] = [
     option("memtrace-rate", "RATE", "sampled share of a heap trace's words; 1e-4"),
     option("heap-profile", "on|off", "heap by library; on"),
     option("syslog", "IP[:PORT]", "syslog sink; port 514"),
+    option("syslog-port", "PORT", "its port where --syslog names none"),
+    option("syslog-truncate", "BYTES", "cut messages; 1024 over udp, else 8192; 0 for not at all"),
     option("syslog-format", "FORMAT", "rfc3164, rfc5424 or mirage; rfc3164"),
-    option("syslog-transport", "TRANSPORT", "udp, tcp (octet counting) or tcp-newline; udp"),
+    option("syslog-transport", "TRANSPORT", "udp, tcp (octet counting), or tcp-newline; udp"),
     option("interval", "SECONDS", "time between two reports; 10"),
     option("logs", "LEVELS", "log levels, as *:info,dns:debug; also -l"),
 ];
@@ -273,7 +312,7 @@ const fn option(name: &'static str, value: &'static str, help: &'static str) -> 
 /// Why there is no command line to go by. `Display` is one line for the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ArgumentsError {
-    /// `--help`: not an error, but not a start either. Print the usage text and exit with 0.
+    /// `--help` or `-h`: not an error, but not a start either. Print the usage text and exit with 0.
     Help,
     /// An argument that is no option of this program.
     Unknown(String),
@@ -323,7 +362,7 @@ pub fn parse<'a>(
     let mut arguments = Arguments::default();
     let mut tokens = tokens.into_iter();
     while let Some(token) = tokens.next() {
-        if token == "--help" {
+        if matches!(token, "--help" | "-h") {
             return Err(ArgumentsError::Help);
         }
         let (shown, name, attached) =
@@ -350,6 +389,7 @@ pub fn parse<'a>(
             })?;
         }
     }
+    arguments.set_default_syslog_port(DEFAULT_SYSLOG_PORT);
     Ok(arguments)
 }
 
@@ -476,6 +516,30 @@ mod tests {
     }
 
     #[test]
+    fn what_mirages_syslog_and_network_devices_take_is_taken() {
+        let line = "--ipv4-only=true --syslog-port=1514 --syslog=10.0.0.1 --syslog-truncate=0";
+        let mut arguments = parse_text(line).expect("good");
+        arguments.set_default_syslog_port(6514);
+        assert_eq!(arguments.syslog.map(|a| a.port()), Some(1514));
+        assert_eq!(arguments.syslog_truncation(1472), 1472);
+        let named = parse_text("--syslog=10.0.0.1:99 --syslog-port=1514").expect("good");
+        assert_eq!(named.syslog.map(|a| a.port()), Some(99));
+        for (line, bytes) in [
+            ("", 1024),
+            ("--syslog-truncate=2000", 1472),
+            ("--syslog-truncate=100", 100),
+            ("--syslog-transport=tcp", 8192),
+            ("--syslog-transport=tcp --syslog-truncate=0", 0),
+            ("--syslog-transport=tls --syslog-truncate=70000", 70_000),
+        ] {
+            assert_eq!(parse_text(line).expect(line).syslog_truncation(1472), bytes, "{line}");
+        }
+        for bad in ["--ipv4-only=false", "--syslog-port=0", "--syslog-truncate=63", "--syslog-truncate=-1"] {
+            assert!(matches!(parse_text(bad), Err(ArgumentsError::BadValue { .. })), "{bad}");
+        }
+    }
+
+    #[test]
     fn log_levels_come_in_every_spelling() {
         for text in ["-l *:error,a:debug", "-l*:error -l=a:debug", "--logs=error --logs a:debug"] {
             let logs = Logs::default();
@@ -506,6 +570,7 @@ mod tests {
             assert!(matches!(parse_text(bad), Err(ArgumentsError::BadValue { .. })), "{bad}");
         }
         assert_eq!(parse_text("--help"), Err(ArgumentsError::Help));
+        assert_eq!(parse_text("--name=web -h"), Err(ArgumentsError::Help));
         assert!(usage("hello", &EXTRA).contains("  --hello=TEXT               what to say\n"));
     }
 

@@ -10,6 +10,10 @@ use crate::agent::Agent;
 use crate::control::{ControlProgress, ControlSession};
 use crate::scrape::{REQUEST_NS, ScrapeSession};
 
+/// How long a connection on which nothing was answered yet may be silent while all places are taken. Longer than it
+/// takes a client far away to say its first word. In nanoseconds.
+pub const SILENCE_NS: u64 = 250_000_000;
+
 /// What happened on a connection that is being read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input<'a> {

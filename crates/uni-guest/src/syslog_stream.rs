@@ -16,6 +16,8 @@ use crate::syslog::SyslogQueue;
 
 /// Most messages sent and not yet acknowledged; more wait in the queue.
 const MAX_UNACKNOWLEDGED: usize = 256;
+/// No further message is taken while so many bytes are unacknowledged.
+const MAX_UNACKNOWLEDGED_BYTES: usize = 256 * 1024;
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -129,7 +131,7 @@ impl SyslogStream {
     }
 
     fn has_room(&self) -> bool {
-        self.frames.len() < MAX_UNACKNOWLEDGED
+        self.frames.len() < MAX_UNACKNOWLEDGED && self.bytes.len() < MAX_UNACKNOWLEDGED_BYTES
     }
 
     fn frame_next(&mut self) {
@@ -178,7 +180,7 @@ mod tests {
     impl Bench {
         fn new(framing: Framing) -> Self {
             let (logs, queue) = (Logs::default(), SyslogQueue::new("web", 1000));
-            logs.add_sink(queue.sink(|| 0));
+            logs.add_sink(queue.sink(|| uni_wire::Timestamp::from_seconds(0)));
             Self { log: logs.source("app", ""), stream: SyslogStream::new(framing, queue), now_ns: 0 }
         }
 

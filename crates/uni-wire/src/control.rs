@@ -40,7 +40,7 @@ pub const MAX_LIMIT_SECONDS: u32 = 86_400;
 /// The reply to `h`: one line, so that a reader of lines gets the whole of it.
 pub const HELP: &str = "ok: l[*|SOURCE,...] show log levels; L[SOURCE:|*:]LEVEL[@TIME],... set them (quiet, app, error, \
      warning, info, debug); m[*|SOURCE,...] show metrics; M[SOURCE:|*:|tag:KEY:]enable|disable[@TIME],... turn them \
-     on or off; TIME as 30s, 10m, 1h, then back; s show heap traces; S RATE set their sampling, as S1e-3; T TOKEN say who you are; h this help";
+     on or off; TIME as 30s, 10m, 1h, then as if never said; s show heap traces; S RATE set their sampling, as S1e-3; T TOKEN say who you are; h this help";
 
 /// How much a log source says, from nothing to everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

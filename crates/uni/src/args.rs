@@ -361,10 +361,12 @@ pub(crate) struct StatsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GuestControlArgs {
     /// The VM's id, its name, or the beginning of its id; or a pattern such as 'web-*' for all running VMs with such names
+    /// (* stands for any characters, ? for one; nothing else is special). None with --addr
     #[arg(required_unless_present = "addr", value_parser = NonEmptyStringValueParser::new())]
     pub(crate) vm: Option<String>,
 
-    /// What to change; without it, what is in force is shown
+    /// What to change, as http:debug or net:off, joined by commas; http:debug@10m ends by itself, as all does with --for.
+    /// Without it, what is in force is shown
     #[arg(value_parser = NonEmptyStringValueParser::new())]
     pub(crate) spec: Option<String>,
 
@@ -373,12 +375,20 @@ pub(crate) struct GuestControlArgs {
     pub(crate) time: Option<u32>,
 
     /// The control port of a guest that Uni does not run, instead of a VM
-    #[arg(long, value_name = "HOST:PORT", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "HOST:PORT", value_parser = host_and_port)]
     pub(crate) addr: Option<String>,
 
     /// A file with the token that the guest wants (its --monitor-token)
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Checks the form only.
+fn host_and_port(text: &str) -> Result<String, String> {
+    let is_address =
+        |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0);
+    let given = text.rsplit_once(':').filter(|parts| is_address(*parts));
+    given.map(|_| text.to_owned()).ok_or_else(|| format!("`{text}` is not HOST:PORT, as 10.0.0.5:2323"))
 }
 
 #[derive(Debug, Args)]

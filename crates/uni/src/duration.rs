@@ -31,7 +31,9 @@ pub(crate) fn parse(text: &str) -> Result<Duration, String> {
 pub(crate) fn whole_seconds(text: &str) -> Result<u32, String> {
     let duration = parse(text)?;
     let seconds = u32::try_from(duration.as_secs()).ok().filter(|_| duration.subsec_nanos() == 0);
-    seconds.filter(|seconds| *seconds > 0).ok_or_else(|| format!("`{text}` is no whole number of seconds"))
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .ok_or_else(|| format!("`{text}` is no whole number of seconds from 1s to 24h"))
 }
 
 /// Adds up pieces of number and unit, in nanoseconds.

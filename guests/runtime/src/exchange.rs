@@ -7,6 +7,7 @@ use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::Duration;
 
+use uni_guest::conversation::SILENCE_NS;
 pub use uni_guest::conversation::{Input, Progress};
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -54,6 +55,10 @@ pub struct Exchange<S> {
     handle: SocketHandle,
     port: u16,
     started_ns: u64,
+    /// When something came last.
+    heard_ns: u64,
+    /// Something was answered, and more may follow.
+    is_known: bool,
     session: S,
     step: Step,
 }
@@ -73,6 +78,8 @@ impl<S: Default> Exchange<S> {
             handle: sockets.add(socket),
             port,
             started_ns: 0,
+            heard_ns: 0,
+            is_known: false,
             session: S::default(),
             step: Step::Listening,
         }
@@ -97,6 +104,8 @@ impl<S: Default> Exchange<S> {
         }
         if matches!(self.step, Step::Listening) {
             self.started_ns = now_ns;
+            self.heard_ns = now_ns;
+            self.is_known = false;
             self.step = Step::Reading { until_ns: now_ns + FIRST_BYTE_NS };
         }
         self.read(socket, now_ns, converse);
@@ -105,6 +114,11 @@ impl<S: Default> Exchange<S> {
             self.read(socket, now_ns, converse);
         }
         self.deadline(socket, now_ns)
+    }
+
+    const fn can_be_spared(&self) -> bool {
+        matches!(self.step, Step::Closing { .. })
+            || (!self.is_known && matches!(self.step, Step::Reading { .. }))
     }
 
     /// Closes the connection in good order, and the port.
@@ -121,6 +135,7 @@ impl<S: Default> Exchange<S> {
         while let Step::Reading { until_ns } = self.step {
             let (session, started_ns) = (&mut self.session, self.started_ns);
             let progress = if socket.can_recv() {
+                self.heard_ns = now_ns;
                 socket
                     .recv(|bytes| (bytes.len(), converse(session, Input::Bytes(bytes), started_ns)))
                     .unwrap_or(Progress::Close)
@@ -131,6 +146,7 @@ impl<S: Default> Exchange<S> {
             } else {
                 return;
             };
+            self.is_known |= matches!(progress, Progress::AnswerAndRead { .. });
             self.step = match progress {
                 Progress::More { until_ns } => Step::Reading { until_ns },
                 Progress::AnswerAndRead { bytes, for_ns } => Step::Answering {
@@ -188,6 +204,25 @@ impl<S: Default> Exchange<S> {
         }
         Some(until_ns.max(now_ns + 1))
     }
+}
+
+/// Keeps one of the places at a port free for who comes next: if none is, whoever was answered nothing yet and has been
+/// silent for longest is let go, so that silent strangers lock nobody out. Returns when that has to be looked at again.
+pub fn make_room<S>(places: &mut [Exchange<S>], sockets: &mut SocketSet<'static>, now_ns: u64) -> Option<u64>
+where
+    S: Default,
+{
+    if places.iter().any(|place| matches!(place.step, Step::Listening)) {
+        return None;
+    }
+    let spared = places.iter().filter(|place| place.can_be_spared()).min_by_key(|place| place.heard_ns)?;
+    let due_ns = spared.heard_ns + SILENCE_NS;
+    if now_ns < due_ns {
+        return Some(due_ns);
+    }
+    sockets.get_mut::<Socket<'_>>(spared.handle).abort();
+    // It listens again in its next turn, when the peer was told.
+    Some(now_ns + 1)
 }
 
 fn listen(socket: &mut Socket<'_>, port: u16) {

@@ -2,7 +2,7 @@
 //! syslog. What is said is `uni-guest`'s business; this file only moves it over one link.
 
 use crate::clock;
-use crate::exchange::{Buffers, Exchange, Input};
+use crate::exchange::{Buffers, Exchange, Input, make_room};
 use crate::network::Network;
 use crate::random::random_seed;
 use crate::syslog_stream::SyslogConnection;
@@ -17,7 +17,7 @@ use uni_guest::agent::Action;
 use uni_guest::args::SyslogTransport;
 use uni_guest::control::ControlSession;
 use uni_guest::conversation;
-use uni_guest::syslog::{Framing, MAX_MESSAGE_BYTES};
+use uni_guest::syslog::Framing;
 use uni_guest::{Agent, Arguments, Logs, ScrapeSession, SinkWatch, SyslogQueue};
 
 /// A collector that acknowledges nothing for so long is taken for gone: a new connection finds it sooner than
@@ -32,6 +32,8 @@ const CONTROL_BUFFERS: Buffers = Buffers { receive_bytes: 1024, transmit_bytes: 
 const SCRAPE_CONNECTIONS: usize = 2;
 const SCRAPE_BUFFERS: Buffers = Buffers { receive_bytes: 1024, transmit_bytes: 8192 };
 const SYSLOG_SOURCE_PORT: u16 = 514;
+/// The longest datagram that is one packet of Ethernet.
+pub(crate) const MAX_DATAGRAM_BYTES: usize = 1472;
 /// How long a datagram waits for its way to be found, and then makes way for others: smoltcp asks for one address a
 /// second, whoever wants to know, and an address that nobody has would keep the rest from being found.
 const SYSLOG_TRY_NS: u64 = 1_500_000_000;
@@ -220,7 +222,9 @@ impl Reporter {
             conversation::control(agent, session, input, now_ns)
         };
         let sockets = network.sockets();
-        self.control.iter_mut().filter_map(|place| place.turn(sockets, now_ns, &mut converse)).min()
+        let due =
+            self.control.iter_mut().filter_map(|place| place.turn(sockets, now_ns, &mut converse)).min();
+        due.into_iter().chain(make_room(&mut self.control, sockets, now_ns)).min()
     }
 
     fn serve_scrapes(&mut self, agent: &mut Agent, network: &mut Network, now_ns: u64) -> Option<u64> {
@@ -228,14 +232,16 @@ impl Reporter {
             conversation::scrape(agent, session, input, started_ns, now_ns)
         };
         let sockets = network.sockets();
-        self.scrapes.iter_mut().filter_map(|place| place.turn(sockets, now_ns, &mut converse)).min()
+        let due =
+            self.scrapes.iter_mut().filter_map(|place| place.turn(sockets, now_ns, &mut converse)).min();
+        due.into_iter().chain(make_room(&mut self.scrapes, sockets, now_ns)).min()
     }
 }
 
 impl Syslog {
     fn new(network: &mut Network, watch: SinkWatch, queue: &SyslogQueue) -> Self {
         let nothing = udp::PacketBuffer::new(vec![], vec![]);
-        let one = udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 1], vec![0; MAX_MESSAGE_BYTES]);
+        let one = udp::PacketBuffer::new(vec![udp::PacketMetadata::EMPTY; 1], vec![0; MAX_DATAGRAM_BYTES]);
         let mut socket = udp::Socket::new(nothing, one);
         // Cannot fail: the socket is new and the port is not 0.
         let _ = socket.bind(SYSLOG_SOURCE_PORT);

@@ -5,6 +5,7 @@ use crate::monitoring::Monitoring;
 use crate::network::{Address, Network};
 use crate::nic::Nic;
 use crate::random::random_seed;
+use crate::reporter::MAX_DATAGRAM_BYTES;
 use crate::serial::Port;
 use crate::wall::WallClock;
 use crate::{clock, config, console, devices, fw_cfg, heap, interrupts, power, roles, rtc};
@@ -12,7 +13,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use uni_guest::source;
 use uni_guest::sources::{self, ClockSteps};
-use uni_guest::syslog::DEFAULT_QUEUE_MESSAGES;
+use uni_guest::syslog::{DEFAULT_QUEUE_MESSAGES, Timestamp};
 use uni_guest::{Arguments, Log, Logs, OptionSpec, Registry, SyslogQueue};
 
 static CLOCK_STEPS: ClockSteps = ClockSteps::new();
@@ -47,7 +48,8 @@ pub struct System {
     pub logs: Logs,
     /// The link that carries the guest's own service, if there is one.
     pub service: Option<Network>,
-    management: Option<Network>,
+    /// The link that carries its monitoring, if that is not the same.
+    pub management: Option<Network>,
     arguments: Arguments,
     queue: SyslogQueue,
     monitoring: Option<Monitoring>,
@@ -168,7 +170,8 @@ fn start_logs(arguments: &Arguments, queue: &SyslogQueue) -> Logs {
     });
     if arguments.syslog.is_some() {
         queue.set_format(arguments.syslog_format);
-        logs.add_sink(queue.sink(unix_seconds));
+        queue.set_truncation(arguments.syslog_truncation(MAX_DATAGRAM_BYTES));
+        logs.add_sink(queue.sink(|| Timestamp(i64::try_from(clock::wall_ns()).unwrap_or(i64::MAX))));
     }
     arguments.apply_logs(&logs);
     logs

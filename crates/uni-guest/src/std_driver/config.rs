@@ -27,11 +27,11 @@ use crate::sources::HeapStats;
 /// A variable is called so, followed by the option in capitals: `UNI_AGENT_MONITOR` for `--monitor`.
 pub const VARIABLE_PREFIX: &str = "UNI_AGENT_";
 
-/// Options of a guest that mean nothing to a process.
-const OF_LINKS: [&str; 3] = ["ipv4", "ipv4-gateway", "management-ipv4"];
+/// Options of a guest that mean nothing to a process; the last does no harm.
+const OF_LINKS: [&str; 4] = ["ipv4", "ipv4-gateway", "management-ipv4", "ipv4-only"];
 
 /// Options that may come as variables, beside those of TLS.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 15] = [
     "name",
     "monitor",
     "monitor-adjust",
@@ -42,6 +42,8 @@ const VARIABLES: [&str; 13] = [
     "heap-profile",
     "syslog",
     "syslog-format",
+    "syslog-port",
+    "syslog-truncate",
     "syslog-transport",
     "interval",
     "logs",
@@ -165,7 +167,12 @@ pub fn usage(program: &str, extra: &[OptionSpec]) -> String {
     let text = args::usage(program, &[OWN, extra].concat());
     let is_of_process =
         |line: &&str| !OF_LINKS.iter().any(|name| line.trim_start().starts_with(&format!("--{name}=")));
-    let mut text: String = text.split_inclusive('\n').filter(is_of_process).collect();
+    let text: String = text.split_inclusive('\n').filter(is_of_process).collect();
+    let mut text = if cfg!(feature = "tls") {
+        text.replace("or tcp-newline; udp", "tcp-newline or tls; udp")
+    } else {
+        text
+    };
     text.push_str(&format!("Variables do the same, as {VARIABLE_PREFIX}MONITOR; an option counts more.\n"));
     text
 }
@@ -272,7 +279,7 @@ mod tests {
             (
                 "shop --syslog-transport=sctp",
                 [("", "")],
-                "option '--syslog-transport': 'sctp' is not udp, tcp or tcp-newline",
+                "option '--syslog-transport': 'sctp' is not udp, tcp, tcp-newline or, in a program that has it, tls",
             ),
         ] {
             assert_eq!(read(line, &variables).expect_err(line).to_string(), message);
@@ -280,5 +287,11 @@ mod tests {
         let text = usage("shop", &[]);
         assert!(text.contains("--syslog-transport") && text.contains("--monitor="), "{text}");
         assert!(!text.contains("ipv4"), "{text}");
+        assert_eq!(text.contains("tcp-newline or tls; udp"), cfg!(feature = "tls"), "{text}");
+        assert_eq!(
+            read("shop --syslog-port=1514 --syslog=10.0.0.1", &[])
+                .map(|c| c.arguments.syslog.map(|at| at.port())),
+            Ok(Some(1514))
+        );
     }
 }

@@ -36,7 +36,7 @@ use crate::metrics::{Periodic, Registry};
 use crate::process::{self, ProcessFiles, register_process};
 use crate::scrape::ScrapeSession;
 use crate::sources;
-use crate::syslog::SyslogQueue;
+use crate::syslog::{SyslogQueue, Timestamp};
 
 const MILLISECOND_NS: u64 = 1_000_000;
 /// How long what was made last may take to get out when the program ends.
@@ -47,6 +47,8 @@ const FLUSH_LOOK_NS: u64 = 10 * MILLISECOND_NS;
 const MESSAGES: usize = 1024;
 /// Messages that wait for the syslog sink.
 const SYSLOG_MESSAGES: usize = 1024;
+/// The longest datagram of UDP over IPv4.
+const MAX_DATAGRAM_BYTES: usize = 65_507;
 
 /// The ports, opened before the thread starts so that who starts it hears if they cannot be had.
 #[derive(Debug)]
@@ -100,11 +102,12 @@ impl Driver {
         let logs = Logs::default();
         let syslog = SyslogQueue::new(&arguments.name, SYSLOG_MESSAGES);
         syslog.set_format(arguments.syslog_format);
+        syslog.set_truncation(arguments.syslog_truncation(MAX_DATAGRAM_BYTES));
         if config.console {
             logs.add_sink(to_standard_error);
         }
         let outlet = arguments.syslog.map(|sink| {
-            logs.add_sink(syslog.sink(unix_seconds));
+            logs.add_sink(syslog.sink(|| Timestamp(wall_ns())));
             Outlet::new(
                 sink,
                 arguments.syslog_transport.framing(),

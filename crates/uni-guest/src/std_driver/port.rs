@@ -1,7 +1,8 @@
 //! A TCP port where a connection is a request and its answer, or several: accept, read, answer, close in good order.
 //!
-//! Owns the sockets. Every step has a deadline, so no client can keep its place; clients that find none wait in the
-//! kernel's queue. What is said is the caller's.
+//! Owns the sockets. Every step has a deadline, so no client can keep its place; and of a full house, who was answered
+//! nothing yet and has been silent for longest goes as soon as [`SILENCE_NS`] have passed, so that silent strangers lock
+//! nobody out. Clients that find no place wait in the kernel's queue. What is said is the caller's.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,7 +12,7 @@ use std::vec::Vec;
 use rustix::event::{PollFd, PollFlags};
 
 use super::connection::{is_momentary, would_block};
-use crate::conversation::{Input, Progress};
+use crate::conversation::{Input, Progress, SILENCE_NS};
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// From the start of a connection to its first byte.
@@ -46,6 +47,10 @@ struct Guest<S> {
     stream: TcpStream,
     session: S,
     started_ns: u64,
+    /// When something came last.
+    heard_ns: u64,
+    /// Something was answered, and more may follow.
+    is_known: bool,
     step: Step,
 }
 
@@ -89,8 +94,9 @@ impl<S: Default> Port<S> {
         self.guests.retain_mut(|guest| guest.turn(now_ns, converse).is_ok_and(|stays| stays));
         // A place may be free now for one that waits.
         self.accept(now_ns);
+        let room_ns = self.make_room(now_ns);
         let pause = (self.paused_until_ns > now_ns).then_some(self.paused_until_ns);
-        self.guests.iter().map(Guest::deadline).chain(pause).min()
+        self.guests.iter().map(Guest::deadline).chain(pause).chain(room_ns).min()
     }
 
     /// Adds what to wait for.
@@ -99,6 +105,21 @@ impl<S: Default> Port<S> {
             all.push(PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN));
         }
         all.extend(self.guests.iter().map(Guest::interest));
+    }
+
+    /// Keeps a place free for who comes next, if somebody can be spared; else returns when that will be.
+    fn make_room(&mut self, now_ns: u64) -> Option<u64> {
+        if self.guests.len() < self.places {
+            return None;
+        }
+        let spared = self.guests.iter().enumerate().filter(|(_, guest)| guest.can_be_spared());
+        let (at, heard_ns) =
+            spared.map(|(at, guest)| (at, guest.heard_ns)).min_by_key(|(_, heard)| *heard)?;
+        if now_ns < heard_ns + SILENCE_NS {
+            return Some(heard_ns + SILENCE_NS);
+        }
+        self.guests.remove(at);
+        Some(now_ns)
     }
 
     fn accept(&mut self, now_ns: u64) {
@@ -116,7 +137,19 @@ impl<S: Default> Guest<S> {
     fn new(stream: TcpStream, now_ns: u64) -> Option<Self> {
         stream.set_nonblocking(true).and_then(|()| stream.set_nodelay(true)).ok()?;
         let step = Step::Reading { until_ns: now_ns + FIRST_BYTE_NS };
-        Some(Self { stream, session: S::default(), started_ns: now_ns, step })
+        Some(Self {
+            stream,
+            session: S::default(),
+            started_ns: now_ns,
+            heard_ns: now_ns,
+            is_known: false,
+            step,
+        })
+    }
+
+    const fn can_be_spared(&self) -> bool {
+        matches!(self.step, Step::Closing { .. })
+            || (!self.is_known && matches!(self.step, Step::Reading { .. }))
     }
 
     /// Returns whether the connection is still wanted.
@@ -148,7 +181,10 @@ impl<S: Default> Guest<S> {
         let mut say = |input: Input<'_>| converse(&mut self.session, input, self.started_ns);
         let progress = match self.stream.read(&mut bytes) {
             Ok(0) => last_word(say(Input::End)),
-            Ok(read) => say(Input::Bytes(bytes.get(..read).unwrap_or_default())),
+            Ok(read) => {
+                self.heard_ns = now_ns;
+                say(Input::Bytes(bytes.get(..read).unwrap_or_default()))
+            }
             Err(error) => {
                 would_block(error)?;
                 if now_ns < until_ns {
@@ -161,7 +197,10 @@ impl<S: Default> Guest<S> {
         let answering = |answer, read_for_ns| Step::Answering { answer, sent: 0, until_ns, read_for_ns };
         self.step = match progress {
             Progress::More { until_ns } => Step::Reading { until_ns },
-            Progress::AnswerAndRead { bytes, for_ns } => answering(bytes, Some(for_ns)),
+            Progress::AnswerAndRead { bytes, for_ns } => {
+                self.is_known = true;
+                answering(bytes, Some(for_ns))
+            }
             // The agent's conversations delay no answer.
             Progress::Answer { bytes, at_ns: _ } => answering(bytes, None),
             Progress::Close => answering(Vec::new(), None),

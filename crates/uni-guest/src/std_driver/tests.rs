@@ -263,3 +263,37 @@ fn messages_cross_a_broken_stream_in_both_framings() {
         handle.stop();
     }
 }
+
+#[test]
+fn silent_strangers_lock_nobody_out_and_who_speaks_stays() {
+    for token in [None, crate::Token::new("sesame")] {
+        let mut config = quiet();
+        config.arguments.control_port = Some(0);
+        config.arguments.control_token.clone_from(&token);
+        let mut reporting = Reporting::start(config).expect("a port");
+        let port = reporting.control_address().expect("a port");
+        let greeting = if token.is_some() { "T sesame\n" } else { "" };
+        let mut known = TcpStream::connect(port).expect("a connection");
+        known.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        known.write_all(format!("{greeting}ldriver\n").as_bytes()).expect("a connection");
+        let mut known = BufReader::new(known);
+        let mut answer = until_line(&mut known, "");
+        if token.is_some() {
+            answer = line(&mut known);
+        }
+        assert!(answer.starts_with("error: unknown source"), "{answer}");
+        // More of them than there are places, none of which says a word.
+        let strangers: Vec<_> = (0..12).map(|_| TcpStream::connect(port).expect("a connection")).collect();
+        let before = std::time::Instant::now();
+        known.get_mut().write_all(b"l\n").expect("a connection");
+        assert!(line(&mut known).starts_with("ok: *:"));
+        assert!(ask(port, &format!("{greeting}l"), false).contains("ok: *:"));
+        assert!(
+            before.elapsed() < Duration::from_secs(9),
+            "they kept their places for {:?}",
+            before.elapsed()
+        );
+        drop(strangers);
+        reporting.stop();
+    }
+}

@@ -17,8 +17,8 @@ pub(super) struct Change {
     spec: String,
     /// The sources it names.
     names: Vec<String>,
-    /// Whether the guest could end all of it by itself.
-    pub(super) limitable: bool,
+    /// How long each of its items says that it lasts.
+    items_seconds: Vec<Option<u32>>,
     pub(super) for_seconds: Option<u32>,
 }
 
@@ -38,13 +38,25 @@ impl Change {
             ensure!((1..=MAX_LIMIT_SECONDS).contains(&seconds), "--for takes 1s to 24h, not {seconds}s");
         }
         let command = format!("{}{spec}", letter(kind));
-        let (names, limitable, limited) =
-            items(&command).map_err(|error| misunderstood(spec, kind, &error))?;
+        let (names, items_seconds) = items(&command).map_err(|error| misunderstood(spec, kind, &error))?;
         ensure!(
-            !limited || for_seconds.is_none(),
+            items_seconds.iter().all(Option::is_none) || for_seconds.is_none(),
             "the change {spec:?} says itself how long; leave out that or --for"
         );
-        Ok(Some(Self { kind, spec: spec.clone(), names, limitable, for_seconds }))
+        Ok(Some(Self { kind, spec: spec.clone(), names, items_seconds, for_seconds }))
+    }
+
+    /// Whether something in it ends.
+    pub(super) fn is_limited(&self) -> bool {
+        self.for_seconds.is_some() || self.items_seconds.iter().any(Option::is_some)
+    }
+
+    /// How long it lasts, for the log: of its items one after the other, if they differ.
+    pub(super) fn lasting(&self) -> String {
+        let word = |seconds: Option<u32>| seconds.map_or_else(|| "ever".to_owned(), |s| format!("{s}s"));
+        let mut words: Vec<_> = self.items_seconds.iter().map(|own| word(own.or(self.for_seconds))).collect();
+        words.dedup();
+        words.join(",")
     }
 
     /// That the guest has all sources that are named: MirageOS's own do not say when they have not.
@@ -72,14 +84,13 @@ impl Change {
     }
 }
 
-/// The sources a command names, whether all its items can have a time limit, and whether one has.
-fn items(command: &str) -> Result<(Vec<String>, bool, bool), ControlError<'_>> {
-    let mut names = Vec::new();
-    let (mut limitable, mut limited) = (true, false);
+/// The sources a command names, and how long each of its items lasts.
+fn items(command: &str) -> Result<(Vec<String>, Vec<Option<u32>>), ControlError<'_>> {
+    let (mut names, mut lasting) = (Vec::new(), Vec::new());
     match parse_command(command.as_bytes())? {
         Command::SetLogs(items) => {
             for item in items.limited() {
-                limited |= item.seconds.is_some();
+                lasting.push(item.seconds);
                 if let LogTarget::Source(name) = item.target {
                     names.push(name.to_owned());
                 }
@@ -87,16 +98,15 @@ fn items(command: &str) -> Result<(Vec<String>, bool, bool), ControlError<'_>> {
         }
         Command::SetMetrics(items) => {
             for item in items.limited() {
-                limited |= item.seconds.is_some();
-                match item.target {
-                    MetricTarget::Source(name) => names.push(name.to_owned()),
-                    MetricTarget::All | MetricTarget::Tag(_) => limitable = false,
+                lasting.push(item.seconds);
+                if let MetricTarget::Source(name) = item.target {
+                    names.push(name.to_owned());
                 }
             }
         }
         _ => return Err(ControlError::UnknownCommand),
     }
-    Ok((names, limitable, limited))
+    Ok((names, lasting))
 }
 
 fn misunderstood(spec: &str, kind: ControlKind, error: &ControlError<'_>) -> anyhow::Error {
@@ -135,7 +145,7 @@ mod tests {
             (ControlKind::Logs, "", "\"\""),
             (ControlKind::Metrics, "gc:maybe", "maybe"),
             (ControlKind::Metrics, "gc:on\nnet:on", "control characters"),
-            (ControlKind::Metrics, "on@10m", "time limit"),
+            (ControlKind::Metrics, "on@10", "time limit"),
         ] {
             let error = change(kind, spec, None).unwrap_err().to_string();
             assert!(error.contains(part), "{spec:?}: {error}");
@@ -149,15 +159,21 @@ mod tests {
         let change = change(ControlKind::Logs, "*:error,dns:debug", Some(600)).unwrap().unwrap();
         assert_eq!(change.command(true), "L*:error@600s,dns:debug@600s");
         assert_eq!(change.command(false), "L*:error,dns:debug");
-        assert_eq!((change.names, change.limitable), (vec!["dns".to_owned()], true));
+        assert_eq!((change.lasting(), change.names), ("600s".to_owned(), vec!["dns".to_owned()]));
     }
 
     #[test]
-    fn all_metrics_and_tags_cannot_be_limited_by_the_guest() {
-        for (spec, limitable) in [("off", false), ("*:off", false), ("tag:http:off", false), ("gc:off", true)]
-        {
-            let change = change(ControlKind::Metrics, spec, Some(1)).unwrap().unwrap();
-            assert_eq!(change.limitable, limitable, "{spec}");
+    fn how_long_it_lasts_is_what_its_items_say() {
+        for (spec, seconds, lasting) in [
+            ("http:debug@5s", None, "5s"),
+            ("http:debug@5s,dns:debug@5s,error", None, "5s,ever"),
+            ("debug", None, "ever"),
+            ("debug,dns:info", Some(60), "60s"),
+        ] {
+            let change = change(ControlKind::Logs, spec, seconds).unwrap().unwrap();
+            assert_eq!((change.lasting().as_str(), change.is_limited()), (lasting, lasting != "ever"));
         }
+        let change = change(ControlKind::Metrics, "off,tag:http:on", Some(3)).unwrap().unwrap();
+        assert_eq!(change.command(true), "Moff@3s,tag:http:on@3s");
     }
 }

@@ -34,8 +34,8 @@ const MAX_PENDING: usize = 256;
 const RESTORE_TRIES: u32 = 3;
 const RESTORE_AGAIN: Duration = Duration::from_secs(5);
 
-/// In the help of a guest that ends changes by itself, as those of `uni-guest` do.
-const LIMITS_ITSELF: &str = "@TIME";
+/// In the help of a guest that ends changes by itself, whatever they are about, as those of `uni-guest` do.
+const LIMITS_ITSELF: &str = "then as if never said";
 
 /// A guest that answers only who knows its `--monitor-token`.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +86,7 @@ impl GuestControl {
         let before = list(guest, kind).await?;
         change.check_names(guest, &before)?;
         let by_guest = match change.for_seconds {
-            Some(_) => change.limitable && limits_itself(guest, kind).await?,
+            Some(_) => limits_itself(guest, kind).await?,
             None => false,
         };
         let by_unid = change.for_seconds.filter(|_| !by_guest);
@@ -101,9 +101,9 @@ impl GuestControl {
             None => None,
         };
         let applied = apply(guest, kind, &command).await;
-        audit(guest, &command, by, change.for_seconds, applied.as_ref().err());
+        audit(guest, &command, by, &change.lasting(), applied.as_ref().err());
         match (&applied, change.for_seconds) {
-            (Ok(()), None) => self.forget(guest, kind),
+            (Ok(()), None) if !change.is_limited() => self.forget(guest, kind),
             (Err(_), Some(_)) if by_unid.is_some() => self.put_back(guest, kind, earlier),
             _ => {}
         }
@@ -329,7 +329,7 @@ async fn bring_back(guest: &Guest, kind: ControlKind, before: &States) -> anyhow
     let now = list(guest, kind).await?;
     let Some(command) = restore::command(kind, before, &now) else { return Ok(()) };
     let applied = apply(guest, kind, &command).await;
-    audit(guest, &command, "unid, its time is over", None, applied.as_ref().err());
+    audit(guest, &command, "unid, its time is over", "ever", applied.as_ref().err());
     applied
 }
 
@@ -346,9 +346,8 @@ fn unexpected(guest: &Guest, command: &str, reply: Reply) -> anyhow::Error {
 }
 
 /// Who changed what, for the log; and a mark on the VM's page if it changed.
-fn audit(guest: &Guest, command: &str, by: &str, for_seconds: Option<u32>, error: Option<&anyhow::Error>) {
+fn audit(guest: &Guest, command: &str, by: &str, lasting: &str, error: Option<&anyhow::Error>) {
     let name = guest.name();
-    let lasting = for_seconds.map_or_else(|| "ever".to_owned(), |seconds| format!("{seconds}s"));
     match error {
         None => tracing::info!(vm = name, command, by, r#for = lasting, "guest control"),
         Some(error) => {

@@ -46,10 +46,12 @@ fn metrics(before: &States, now: &States) -> Vec<String> {
         items.push(format!("{tag}:{}", if was.contains_key(tag) { "enable" } else { "disable" }));
     }
     let all = !items.is_empty();
+    // a choice is not made for what is as all are anyway
+    let by_default = |state: &str| reset && was.get("*") == Some(&"enabled") && state == "enabled";
     let sources = was.iter().filter(|(name, _)| **name != "*" && is_plain(name));
     items.extend(
         sources
-            .filter(|(name, _)| all || differs(name))
+            .filter(|(name, state)| (all || differs(name)) && !by_default(state))
             .map(|(name, state)| format!("{name}:{}", verb(state))),
     );
     items
@@ -98,7 +100,7 @@ mod tests {
         assert_eq!(command(before, "*:enabled,gc:disabled,net:disabled"), Some("Mgc:enable".to_owned()));
         assert_eq!(
             command(before, "*:disabled,gc:disabled,net:disabled"),
-            Some("M*:enable,gc:enable,net:disable".to_owned())
+            Some("M*:enable,net:disable".to_owned())
         );
         assert_eq!(
             command("*:disabled,gc:enabled", "*:disabled,tag:http:enabled,gc:enabled"),
