@@ -10,9 +10,11 @@ use black_box::workspace;
 use crate::{build, install, scan, step};
 
 /// The crates that run on the host; guests are linted and built by themselves.
-const NOT_HOST: [&str; 12] = [
+const NOT_HOST: [&str; 14] = [
     "--exclude",
     "faulty",
+    "--exclude",
+    "foreign",
     "--exclude",
     "hello",
     "--exclude",
