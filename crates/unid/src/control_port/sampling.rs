@@ -37,7 +37,7 @@ pub(crate) async fn rate(guest: &Guest) -> anyhow::Result<f64> {
 pub(crate) async fn set_rate(guest: &Guest, rate: f64, by: &str) -> anyhow::Result<()> {
     let command = format!("S{rate}");
     let applied = apply(guest, KIND, &command).await;
-    audit(guest, &command, by, None, applied.as_ref().err());
+    audit(guest, &command, by, "ever", applied.as_ref().err());
     applied
 }
 
