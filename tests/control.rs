@@ -147,15 +147,18 @@ fn a_change_for_a_time_ends_with_it() -> anyhow::Result<()> {
     ensure!(state_in(&now, "*")? == "disabled" && state_in(&now, "memory")? == "disabled", "{now}");
     back("metrics", "memory", "enabled")?;
     ensure!(state_of(&daemon, "metrics", &["web"], "gc")? == "disabled", "it was off before");
-    eventually("an audit line of the end", || {
-        let log = daemon.log().join("\n");
-        ensure!(log.contains("its time is over"), "{log}");
-        Ok(())
-    })?;
+    ensure!(daemon.uni_ok(&["logs", "web"])?.contains("time limit is over"), "the guest does not do it");
 
-    // without an end, a later change makes it last
+    // limits overlap, and end nothing but themselves
+    daemon.uni_ok(&["metrics", "web", "memory:off", "--for", "5s"])?;
+    daemon.uni_ok(&["metrics", "web", "off", "--for", "1s"])?;
+    back("metrics", "*", "enabled")?;
+    back("metrics", "memory", "enabled")?;
+    ensure!(state_of(&daemon, "metrics", &["web"], "gc")? == "disabled", "it was off before");
+
+    // a later change of all without an end lasts
     daemon.uni_ok(&["metrics", "web", "off", "--for", "2s"])?;
-    daemon.uni_ok(&["metrics", "web", "memory:on"])?;
+    daemon.uni_ok(&["metrics", "web", "off"])?;
     std::thread::sleep(Duration::from_secs(3));
     ensure!(state_of(&daemon, "metrics", &["web"], "*")? == "disabled");
 
