@@ -270,7 +270,7 @@ fn silent_strangers_lock_nobody_out_and_who_speaks_stays() {
         let mut config = quiet();
         config.arguments.control_port = Some(0);
         config.arguments.control_token.clone_from(&token);
-        let mut reporting = Reporting::start(config).expect("a port");
+        let reporting = Reporting::start(config).expect("a port");
         let port = reporting.control_address().expect("a port");
         let greeting = if token.is_some() { "T sesame\n" } else { "" };
         let mut known = TcpStream::connect(port).expect("a connection");
