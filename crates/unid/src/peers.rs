@@ -40,33 +40,35 @@ impl Peers {
         }
         // some files of /proc: other tasks of this thread must not wait for them
         tokio::task::block_in_place(|| {
-            let inode = inode(peer, protocol)?;
-            open.into_iter().find(|(pid, _)| holds(*pid, inode)).map(|(_, name)| name)
+            let inodes = inodes(peer, protocol);
+            open.into_iter().find(|(pid, _)| holds_any(*pid, &inodes)).map(|(_, name)| name)
         })
     }
 }
 
-/// The inode of the socket with this local address (proc(5), `/proc/net/tcp`).
-fn inode(peer: SocketAddr, protocol: Protocol) -> Option<u64> {
+/// The inodes of the sockets with this local address (proc(5), `/proc/net/tcp`).
+fn inodes(peer: SocketAddr, protocol: Protocol) -> Vec<u64> {
     let table = match (protocol, peer.ip()) {
         (Protocol::Tcp, IpAddr::V4(_)) => "/proc/net/tcp",
         (Protocol::Tcp, IpAddr::V6(_)) => "/proc/net/tcp6",
         (Protocol::Udp, IpAddr::V4(_)) => "/proc/net/udp",
         (Protocol::Udp, IpAddr::V6(_)) => "/proc/net/udp6",
     };
-    let table = std::fs::read_to_string(table).ok()?;
-    find_inode(&table, peer)
+    std::fs::read_to_string(table).map_or_else(|_| Vec::new(), |table| find_inodes(&table, peer))
 }
 
-fn find_inode(table: &str, peer: SocketAddr) -> Option<u64> {
+/// All of them: a port may be in use towards several ends at once, and one that has just ended (inode 0) may stand first.
+fn find_inodes(table: &str, peer: SocketAddr) -> Vec<u64> {
     let exact = kernel_address(peer);
     // a socket bound to no address shows zeros there; its port is its own all the same
     let any = format!("{}:{:04X}", "0".repeat(exact.len().saturating_sub(5)), peer.port());
-    let row = |wanted: &str| {
-        let mut rows = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
-        rows.find(|fields| fields.get(1) == Some(&wanted)).and_then(|fields| fields.get(9)?.parse().ok())
+    let rows = |wanted: &str| -> Vec<u64> {
+        let fields = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        let rows = fields.filter(|fields| fields.get(1) == Some(&wanted));
+        rows.filter_map(|fields| fields.get(9)?.parse().ok()).filter(|inode| *inode != 0).collect()
     };
-    row(&exact).or_else(|| row(&any))
+    let found = rows(&exact);
+    if found.is_empty() { rows(&any) } else { found }
 }
 
 /// An address as the kernel prints it: each 32-bit word in the machine's byte order, then the port.
@@ -85,13 +87,13 @@ fn kernel_address(address: SocketAddr) -> String {
     text
 }
 
-/// Whether the process has the socket open.
-fn holds(pid: u32, inode: u64) -> bool {
-    let wanted = format!("socket:[{inode}]");
+/// Whether the process has one of the sockets open.
+fn holds_any(pid: u32, inodes: &[u64]) -> bool {
+    let wanted: Vec<String> = inodes.iter().map(|inode| format!("socket:[{inode}]")).collect();
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     descriptors
         .filter_map(|fd| std::fs::read_link(fd.path()).ok())
-        .any(|link| link.as_os_str() == wanted.as_str())
+        .any(|link| wanted.iter().any(|wanted| link.as_os_str() == wanted.as_str()))
 }
 
 #[cfg(test)]
@@ -102,6 +104,17 @@ mod tests {
     fn addresses_are_written_as_the_kernel_writes_them() {
         assert_eq!(kernel_address("127.0.0.1:8094".parse().unwrap()), "0100007F:1F9E");
         assert_eq!(kernel_address("[::1]:80".parse().unwrap()), "00000000000000000000000001000000:0050");
+    }
+
+    #[test]
+    fn of_several_rows_with_one_address_those_that_live_count() {
+        let row = |n: u32, remote: &str, inode: u64| {
+            format!("{n}: 0100007F:1F9E {remote} 01 0:0 0:0 0 0 0 {inode} 1\n")
+        };
+        let table =
+            [row(0, "0100007F:0050", 0), row(1, "0100007F:0051", 77), row(2, "0100007F:0052", 78)].concat();
+        assert_eq!(find_inodes(&table, "127.0.0.1:8094".parse().unwrap()), [77, 78]);
+        assert!(find_inodes(&table, "127.0.0.1:8095".parse().unwrap()).is_empty());
     }
 
     #[test]

@@ -92,12 +92,7 @@ impl Precision {
     /// Nanoseconds in the unit of `stamp`.
     const fn nanos(self, stamp: i64) -> i64 {
         match self {
-            Self::Guessed => match stamp.unsigned_abs() {
-                0..5_000_000_000 => 1_000_000_000,
-                5_000_000_000..5_000_000_000_000 => 1_000_000,
-                5_000_000_000_000..5_000_000_000_000_000 => 1_000,
-                _ => 1,
-            },
+            Self::Guessed => guessed_nanos(stamp.unsigned_abs()),
             Self::Nanoseconds => 1,
             Self::Microseconds => 1_000,
             Self::Milliseconds => 1_000_000,
@@ -114,5 +109,18 @@ impl Precision {
             Some(nanos) => Some(Timestamp(nanos)),
             None => None,
         }
+    }
+}
+
+/// Nanoseconds in the unit that a stamp of this size is likely in.
+const fn guessed_nanos(size: u64) -> i64 {
+    if size < 5_000_000_000 {
+        1_000_000_000
+    } else if size < 5_000_000_000_000 {
+        1_000_000
+    } else if size < 5_000_000_000_000_000 {
+        1_000
+    } else {
+        1
     }
 }
