@@ -322,18 +322,27 @@ fn a_line_is_shown_to_a_follower_at_once() -> anyhow::Result<()> {
     daemon.uni_ok(&["run", &image, "--name", "web", "--memory", "32M", "-p", &format!("{port}:80")])?;
     let follower = Follower::start(&daemon, "web")?;
     let shown = || follower.text().matches("answered 500").count();
+    let fail = || {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /fail HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        ensure!(answer.contains(" 500 "), "{answer:?}");
+        Ok(())
+    };
+    eventually("the follower to follow", || {
+        fail()?;
+        ensure!(shown() > 0, "nothing shown");
+        Ok(())
+    })?;
+    // what was asked while it did not follow yet may still come
+    std::thread::sleep(Duration::from_millis(300));
     let mut took = Vec::new();
     for round in 0..6 {
-        eventually("an answer of the guest", || {
-            let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-            stream.write_all(b"GET /fail HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            ensure!(answer.contains(" 500 "), "{answer:?}");
-            Ok(())
-        })?;
+        let before = shown();
+        eventually("an answer of the guest", fail)?;
         let start = Instant::now();
-        while shown() <= round {
+        while shown() <= before {
             ensure!(start.elapsed() < black_box::PATIENCE, "round {round}: {:?}", follower.text());
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -8,6 +8,7 @@ pub mod control;
 pub mod influxd;
 pub mod line_sink;
 pub mod otlp;
+pub mod overheard;
 pub mod prometheus;
 pub mod python;
 pub mod rsyslog;
