@@ -68,16 +68,43 @@ pub fn owner<'a>(name: &'a str, file: &'a str) -> Owner<'a> {
     if is_address(name) && !file.contains(['/', '.']) {
         return guests_own(file);
     }
-    if name.contains("::") || name.starts_with('<') {
+    if has_rust_path(name) {
         return rust(name);
     }
     if PLAIN_RUNTIME.contains(&name) || name.starts_with("__r") || name.starts_with("caml_") {
         return Owner::Runtime(name);
     }
+    if file.ends_with(".rs") {
+        return rust_package(file).map_or(Owner::Unknown, in_package);
+    }
     if name.starts_with(|first: char| first.is_ascii_uppercase()) {
         return ocaml(name, file);
     }
     folder(file).map_or(Owner::Unknown, Owner::Library)
+}
+
+/// Whether a Rust name says its crate. That of an inlined function may be bare, `sum<core::ops::Range<u8>>`: its
+/// arguments' crates are not its own.
+pub(crate) fn has_rust_path(name: &str) -> bool {
+    name.starts_with('<') || name.split('<').next().is_some_and(|path| path.contains("::"))
+}
+
+/// The folder of the package that a Rust file is in: `crates/uni-guest` of `crates/uni-guest/src/ring.rs`.
+pub(crate) fn rust_package(file: &str) -> Option<&str> {
+    file.strip_suffix(".rs").and_then(|file| file.rsplit_once("/src/")).map(|(package, _)| package)
+}
+
+/// Whose a package is, by its folder: `smoltcp` of `.../smoltcp-0.12.0`, the language's own of `library/core`.
+fn in_package(package: &str) -> Owner<'_> {
+    let folder = package.rsplit('/').next().unwrap_or(package);
+    let versioned =
+        |at: &usize| folder.get(at + 1..).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let end = folder.match_indices('-').map(|(at, _)| at).find(versioned).unwrap_or(folder.len());
+    match folder.get(..end).unwrap_or(folder) {
+        "" => Owner::Unknown,
+        name if RUST_RUNTIME.binary_search(&name).is_ok() => Owner::Runtime(name),
+        name => Owner::Library(name),
+    }
 }
 
 /// Uni's guests have no symbols: they say the address, and in place of the file the library.
@@ -240,6 +267,34 @@ mod tests {
         ];
         for (name, expected) in runtime {
             assert_eq!(owner(name, ""), Owner::Runtime(expected), "{name}");
+        }
+    }
+
+    #[test]
+    fn bare_names_of_inlined_functions_belong_to_their_files_package() {
+        let cases = [
+            (
+                "sum<core::ops::Range<http::A>>",
+                "library/core/src/iter/traits/accum.rs",
+                Owner::Runtime("core"),
+            ),
+            (
+                "reserve<alloc::alloc::Global>",
+                "/rustc/59807616e1/library/alloc/src/raw_vec/mod.rs",
+                Owner::Runtime("alloc"),
+            ),
+            ("push", "crates/uni-guest/src/ring.rs", Owner::Library("uni-guest")),
+            (
+                "poll",
+                "/root/.cargo/registry/src/index-1949cf/smoltcp-0.12.0/src/iface/mod.rs",
+                Owner::Library("smoltcp"),
+            ),
+            ("get", "/x/hashbrown-0.16.1/src/raw.rs", Owner::Runtime("hashbrown")),
+            ("f", "a.rs", Owner::Unknown),
+            ("http::sum", "library/core/src/x.rs", Owner::Library("http")),
+        ];
+        for (name, file, expected) in cases {
+            assert_eq!(owner(name, file), expected, "{name} {file}");
         }
     }
 

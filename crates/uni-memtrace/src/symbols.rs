@@ -7,7 +7,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use uni_wire::memtrace::Position;
 
-use crate::library::{Owner, owner};
+use crate::library::{Owner, has_rust_path, owner, rust_package};
 
 /// A function and where it is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,8 +74,13 @@ pub(crate) struct Symbols {
     /// Places of frames, outermost first.
     frames: Vec<Box<[Place]>>,
     by_code: HashMap<u64, u32, RandomState>,
+    /// The crate of a package's folder, as names with a path have told it.
+    crates: HashMap<Box<str>, u32, RandomState>,
     limit_frames: usize,
 }
+
+/// Packages whose crate is remembered, at most.
+const MAX_PACKAGES: usize = 4096;
 
 impl Symbols {
     /// Names of at most `limit_bytes` bytes, of at most `limit_frames` frames.
@@ -89,6 +94,7 @@ impl Symbols {
             site_numbers: HashMap::default(),
             frames: Vec::new(),
             by_code: HashMap::default(),
+            crates: HashMap::default(),
             limit_frames,
         };
         // site 0 is that of the empty stack
@@ -170,16 +176,33 @@ impl Symbols {
         if let Some(function) = self.function_numbers.get(&(name_number, file_number)) {
             return *function;
         }
-        let (library, serves) = match owner(name, file) {
-            Owner::Library(library) => (library, false),
-            Owner::Runtime(runtime) => (runtime, true),
-            Owner::Unknown => (UNKNOWN, true),
-        };
-        let library = self.texts.number(library, limit);
+        let (library, serves) = self.library(name, file);
         let number = u32::try_from(self.functions.len()).unwrap_or(u32::MAX);
         self.functions.push(Function { name: name_number, file: file_number, library, serves });
         self.function_numbers.insert((name_number, file_number), number);
         number
+    }
+
+    /// The library of a function, and whether it works for its caller. A package may be called otherwise than its crate:
+    /// what a name with a path has told of a file's package serves bare names as well.
+    fn library(&mut self, name: &str, file: &str) -> (u32, bool) {
+        let limit = self.limit_bytes;
+        match (owner(name, file), rust_package(file)) {
+            (Owner::Library(library), Some(package)) if has_rust_path(name) => {
+                let library = self.texts.number(library, limit);
+                if self.crates.len() < MAX_PACKAGES && !self.crates.contains_key(package) {
+                    self.crates.insert(package.into(), library);
+                }
+                (library, false)
+            }
+            (Owner::Library(folder), Some(package)) => match self.crates.get(package) {
+                Some(library) => (*library, false),
+                None => (self.texts.number(&folder.replace('-', "_"), limit), false),
+            },
+            (Owner::Library(library), None) => (self.texts.number(library, limit), false),
+            (Owner::Runtime(runtime), _) => (self.texts.number(runtime, limit), true),
+            (Owner::Unknown, _) => (self.texts.number(UNKNOWN, limit), true),
+        }
     }
 
     /// The site of a stack whose innermost frame is `frame` and whose callers' is `callers`.

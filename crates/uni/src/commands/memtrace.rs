@@ -205,7 +205,17 @@ fn names(by: MemtraceBy, library: &str, name: &str, file: &str, line: u32) -> Ve
         return vec![one_line(library)];
     }
     let place = if line == 0 { one_line(file) } else { format!("{}:{line}", one_line(file)) };
-    vec![one_line(library), one_line(name), place]
+    vec![one_line(library), shortened(&one_line(name)), place]
+}
+
+/// Longer names of functions are cut in tables; JSON has them whole.
+const MAX_NAME_CHARS: usize = 72;
+
+fn shortened(name: &str) -> String {
+    match name.char_indices().nth(MAX_NAME_CHARS) {
+        Some((at, _)) => format!("{}...", &name[..at]),
+        None => name.to_owned(),
+    }
 }
 
 fn diff_text(diff: &Diff, by: MemtraceBy) -> String {
