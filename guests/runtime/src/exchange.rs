@@ -208,7 +208,11 @@ impl<S: Default> Exchange<S> {
 
 /// Keeps one of the places at a port free for who comes next: if none is, whoever was answered nothing yet and has been
 /// silent for longest is let go, so that silent strangers lock nobody out. Returns when that has to be looked at again.
-pub fn make_room<S>(places: &mut [Exchange<S>], sockets: &mut SocketSet<'static>, now_ns: u64) -> Option<u64>
+pub(crate) fn make_room<S>(
+    places: &mut [Exchange<S>],
+    sockets: &mut SocketSet<'static>,
+    now_ns: u64,
+) -> Option<u64>
 where
     S: Default,
 {
