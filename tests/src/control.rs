@@ -70,7 +70,7 @@ const COMMANDS: [(&str, &str); 38] = [
     ("", ""),
 ];
 
-/// Says [every command](COMMANDS), and the two whose answers are longer: one on a connection each, as MirageOS's clients
+/// Says every command (`COMMANDS`), and the two whose answers are longer: one on a connection each, as MirageOS's clients
 /// do, and all on one connection in lines, cut anywhere.
 ///
 /// # Errors
