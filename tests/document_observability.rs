@@ -453,6 +453,7 @@ fn vm_persistence_health_status() -> anyhow::Result<()> {
         let id = run(&daemon, "web")?;
         let before = daemon.uni_json(&["inspect", &id])?;
         // a VM that did not outlive the daemon: its keeper, and with that QEMU
+        ensure!(before["state"] == "running", "{store}: {before} {:#?}", daemon.log());
         daemon.kill()?;
         kill(&before["shim_pid"])?;
         eventually("QEMU to end", || {

@@ -385,7 +385,7 @@ fn syslog_is_written_in_the_format_asked_for() -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let formats = [
         ("rfc3164", "<30>MMM DD dd:dd:dd web runtime: "),
-        ("rfc5424", "<30>1 20dd-dd-ddTdd:dd:ddZ web runtime - - - "),
+        ("rfc5424", "<30>1 20dd-dd-ddTdd:dd:dd.ddddddZ web runtime - - - "),
         ("mirage", "<30>MMM dd dd:dd:dd web runtime "),
     ];
     for (format, shape) in formats {
