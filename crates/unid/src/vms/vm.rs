@@ -592,8 +592,10 @@ impl Vm {
     /// QEMU lives: remembers who it is, so that samples and kills find it.
     pub(super) fn set_run(&self, run: RunInfo) {
         self.watch_peer(&run);
-        self.seen().run = Some(run.clone());
-        self.lock().run = Some(run);
+        // under the lock of both: a change of state published in between would show the VM without its process for ever
+        let mut inner = self.lock();
+        inner.run = Some(run.clone());
+        self.seen().run = Some(run);
     }
 
     /// Takes over what the last daemon left: a living QEMU, or the news of its end.
