@@ -92,8 +92,9 @@ pub(super) async fn change_vm_control(
     Ok(ok(&Control { can_change: true, ..control_port::of_vm(&guest).await }))
 }
 
+/// Nothing came of it, and why.
 #[expect(clippy::needless_pass_by_value, reason = "what map_err gives")]
-fn unchanged(error: anyhow::Error) -> Refused {
+pub(super) fn unchanged(error: anyhow::Error) -> Refused {
     Refused::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}"))
 }
 

@@ -16,7 +16,7 @@ use uni_api::heap_trace::{Flame, HeapLibraries, KeptTraces, Started, TraceWish};
 use uni_api::page::Refusal;
 
 use super::ui_api::{Asked, Named, Refused, ok, range_of};
-use super::ui_control::{Peer, may_change, read_json};
+use super::ui_control::{Peer, may_change, read_json, unchanged};
 use super::{App, libraries};
 use crate::heap_traces::{Undrawn, Weight, Wish};
 use crate::vms::Vm;
@@ -84,9 +84,7 @@ pub(super) async fn take_vm_trace(
     }
     let wish = Wish { rate, time: Some(Duration::from_secs(seconds.into())), token };
     let begun = app.heap_traces.take(vm, wish, &format!("page, {}", peer.ip())).await;
-    begun
-        .map(|started| ok(&started))
-        .map_err(|error| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}")))
+    begun.map(|started| ok(&started)).map_err(unchanged)
 }
 
 /// The VM and the trace that the path names.
