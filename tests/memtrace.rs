@@ -42,6 +42,13 @@ fn read_strictly(file: &Path) -> anyhow::Result<(f64, usize)> {
     Ok((rate, events))
 }
 
+/// A figure of `/metrics` about heap traces.
+fn figure(daemon: &Daemon, name: &str) -> anyhow::Result<f64> {
+    let text = daemon.get("metrics", "/metrics")?;
+    let value = text.lines().find_map(|line| line.strip_prefix("uni_heap_traces_")?.strip_prefix(name));
+    Ok(value.with_context(|| format!("{name} in {text}"))?.trim().parse()?)
+}
+
 /// `uni` in the background; killed when dropped.
 struct Taker(Option<Child>);
 
@@ -178,6 +185,9 @@ fn one_takes_it_the_second_is_told_and_ctrl_c_leaves_a_whole_file() -> anyhow::R
     let second = daemon.uni(&["memtrace", "leaky", "-o", &state.path().join("g").display().to_string()])?;
     ensure!(!second.status.success() && text(&second).contains("one is being taken already"), "{second:?}");
     ensure!(!state.path().join("g").exists() && !state.path().join("g.part").exists());
+    for (name, wanted) in [("running", 1.0), ("taken_total", 1.0), ("refused_total", 1.0), ("cut_total", 0.0)] {
+        ensure!(figure(&daemon, name)? == wanted, "{name}: {}", figure(&daemon, name)?);
+    }
     // what there is so far can be looked at
     let kept: Value = serde_json::from_str(&daemon.get("ui", "/ui/api/vm/leaky/traces")?)?;
     ensure!(kept["traces"][0]["running"] == true, "{kept}");
@@ -192,7 +202,13 @@ fn one_takes_it_the_second_is_told_and_ctrl_c_leaves_a_whole_file() -> anyhow::R
         ended.status.success() && String::from_utf8_lossy(&ended.stdout).contains("it was stopped"),
         "{ended:?}"
     );
-    ensure!(file.exists() && !part.exists() && read_strictly(&file)?.1 > 0, "{:?}", read_strictly(&file)?);
+    let (_, events) = read_strictly(&file)?;
+    ensure!(file.exists() && !part.exists() && events > 0, "{events}");
+    let bytes = std::fs::metadata(&file)?.len();
+    #[expect(clippy::cast_precision_loss, reason = "some thousands")]
+    for (name, wanted) in [("running", 0.0), ("events_total", events as f64), ("bytes_total", bytes as f64)] {
+        ensure!(figure(&daemon, name)? == wanted, "{name}: {} {wanted}", figure(&daemon, name)?);
+    }
 
     // to stdout, and to a pipe whose reader leaves: the place is free again
     let all = daemon.uni(&["memtrace", "leaky", "-o", "-", "--for", "1s", "--rate", "0.01"])?;

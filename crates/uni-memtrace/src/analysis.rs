@@ -9,6 +9,7 @@ use std::io::Read;
 use uni_wire::memtrace::{Alloc, Decoder, Fault, FaultKind, Item, Mode, Source};
 
 use crate::live::{Block, LiveTable};
+use crate::names::Names;
 use crate::series::Series;
 use crate::symbols::Symbols;
 use crate::trie::{MAX_DEPTH, ROOT, Trie};
@@ -31,6 +32,8 @@ pub struct Options {
     pub frames: usize,
     /// All names together, in bytes.
     pub name_bytes: usize,
+    /// Who knows what addresses are called that the trace does not name.
+    pub names: Option<Names>,
 }
 
 impl Default for Options {
@@ -42,6 +45,7 @@ impl Default for Options {
             live_blocks: 3_600_000,
             frames: 500_000,
             name_bytes: 32 << 20,
+            names: None,
         }
     }
 }
@@ -120,7 +124,7 @@ impl Analysis {
             at_micros: options.at_micros,
             info: None,
             start_micros: None,
-            symbols: Symbols::new(options.name_bytes, options.frames),
+            symbols: Symbols::new(options.name_bytes, options.frames).with_names(options.names.clone()),
             trie: Trie::new(options.stacks),
             live: LiveTable::new(options.live_blocks),
             series: Series::new(options.steps),

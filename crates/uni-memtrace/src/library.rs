@@ -57,7 +57,8 @@ const PLAIN_RUNTIME: [&str; 12] = [
 ];
 
 /// Prefixes of OCaml's own modules.
-const OCAML_RUNTIME: [&str; 4] = ["Stdlib", "CamlinternalFormat", "CamlinternalLazy", "CamlinternalOO"];
+const OCAML_RUNTIME: [&str; 5] =
+    ["Stdlib", "CamlinternalFormat", "CamlinternalLazy", "CamlinternalOO", "Pervasives"];
 
 /// Whose the function `name`, defined in `file`, is.
 #[must_use]
@@ -214,20 +215,37 @@ fn ocaml<'a>(name: &'a str, file: &'a str) -> Owner<'a> {
     }
 }
 
-/// The folder that tells a file's library: the one below a folder of foreign sources, else the one above all `src` and
-/// `lib` that are not all there is.
+/// The folder that tells a file's library: that of its package among foreign sources, else the innermost one above what
+/// every package calls its own folders (`src`, `lib`). None of a path that begins with those: it is relative to a package
+/// that it does not name.
 fn folder(file: &str) -> Option<&str> {
     const FOREIGN: [&str; 5] = ["duniverse", "vendor", "vendors", "registry", "esy"];
-    const NO_NAME: [&str; 7] = ["src", "lib", "_build", "default", ".", "..", "bin"];
+    const OWN_FOLDERS: [&str; 3] = ["src", "lib", "bin"];
+    const NO_NAME: [&str; 5] = ["_build", "default", ".", "..", "workspace_root"];
     let (folders, _) = file.rsplit_once('/')?;
-    let mut parts = folders.split('/').filter(|part| !part.is_empty());
-    if parts.by_ref().any(|part| FOREIGN.contains(&part))
-        && let Some(name) = parts.next()
+    let parts = || folders.split('/').filter(|part| !part.is_empty());
+    if let Some(package) = opam_package(parts()) {
+        return Some(package);
+    }
+    let mut rest = parts();
+    if rest.by_ref().any(|part| FOREIGN.contains(&part))
+        && let Some(name) = rest.next()
     {
         return Some(name);
     }
-    let named = folders.rsplit('/').find(|part| !part.is_empty() && !NO_NAME.contains(part));
-    named.or_else(|| folders.rsplit('/').find(|part| !part.is_empty()))
+    let is_own = |part: &&str| OWN_FOLDERS.contains(part);
+    let mut named = parts().filter(|part| !NO_NAME.contains(part)).peekable();
+    named.next_if(|part| !is_own(part)).map(|first| named.filter(|part| !is_own(part)).last().unwrap_or(first))
+}
+
+/// The package of a file under opam's folders, without its version: `lwt` of `.opam/4.14.1/lib/lwt/unix/x.ml` and of
+/// `.opam/4.14.1/.opam-switch/build/lwt.5.7.0/src/core/x.ml`.
+fn opam_package<'a>(mut parts: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    parts.find(|part| matches!(*part, ".opam" | "_opam" | ".opam-switch"))?;
+    parts.find(|part| matches!(*part, "lib" | "build" | "sources"))?;
+    let package = parts.next()?;
+    let is_version = |(_, version): &(&str, &str)| version.starts_with(|c: char| c.is_ascii_digit());
+    Some(package.split_once('.').filter(is_version).map_or(package, |(name, _)| name))
 }
 
 #[cfg(test)]
@@ -305,7 +323,16 @@ mod tests {
             ("Main.start", "main.ml", Owner::Library("Main")),
             ("Dune__exe__Unikernel.start", "unikernel.ml", Owner::Library("Unikernel")),
             ("Header.add", "duniverse/cohttp/src/header.ml", Owner::Library("cohttp")),
-            ("M0.f0", "lib/m0.ml", Owner::Library("lib")),
+            ("M0.f0", "lib/m0.ml", Owner::Library("M0")),
+            ("Lwt.bind", "src/core/lwt.ml", Owner::Library("Lwt")),
+            ("Cstruct.create", "_build/default/lib/cstruct.ml", Owner::Library("Cstruct")),
+            ("Dune__exe__Main.run", "/workspace_root/bin/main.ml", Owner::Library("Main")),
+            ("Dune__exe__Main.run", "bin/main.ml", Owner::Library("Main")),
+            ("Lwt.bind", "/home/u/.opam/4.14.1/lib/lwt/lwt.ml", Owner::Library("lwt")),
+            ("Lwt.bind", "/u/.opam/x/.opam-switch/build/lwt.5.7.0/src/core/lwt.ml", Owner::Library("lwt")),
+            ("Yojson.f", "_opam/lib/yojson/yojson.ml", Owner::Library("yojson")),
+            ("Store.f", "shop/lib/store/store.ml", Owner::Library("store")),
+            ("Pervasives.@", "pervasives.ml", Owner::Runtime("Pervasives")),
             ("Tcp.f", "mirage-tcpip/src/tcp.ml", Owner::Library("mirage-tcpip")),
             ("Stdlib__Hashtbl.replace", "hashtbl.ml", Owner::Runtime("Stdlib")),
             ("Stdlib.@", "stdlib.ml", Owner::Runtime("Stdlib")),
@@ -324,7 +351,8 @@ mod tests {
             ("http", Owner::Library("http")),
             ("alloc", Owner::Runtime("alloc")),
             ("??", Owner::Unknown),
-            ("lib/x.ml", Owner::Library("lib")),
+            ("lib/x.ml", Owner::Unknown),
+            ("shop/lib/x.ml", Owner::Library("shop")),
         ];
         for (file, expected) in cases {
             assert_eq!(owner("0x10a0f3", file), expected, "{file}");

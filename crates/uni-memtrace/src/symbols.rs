@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use uni_wire::memtrace::Position;
 
 use crate::library::{Owner, has_rust_path, owner, rust_package};
+use crate::names::Names;
 
 /// A function and where it is defined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +78,8 @@ pub(crate) struct Symbols {
     /// The crate of a package's folder, as names with a path have told it.
     crates: HashMap<Box<str>, u32, RandomState>,
     limit_frames: usize,
+    /// Who is asked what the trace does not name.
+    names: Option<Names>,
 }
 
 /// Packages whose crate is remembered, at most.
@@ -96,11 +99,17 @@ impl Symbols {
             by_code: HashMap::default(),
             crates: HashMap::default(),
             limit_frames,
+            names: None,
         };
         // site 0 is that of the empty stack
         let function = symbols.function(NOWHERE, "");
         symbols.site(Site { place: Place { function, line: 0 }, named: false });
         symbols
+    }
+
+    /// Asks `names` for what the trace does not name.
+    pub(crate) fn with_names(self, names: Option<Names>) -> Self {
+        Self { names, ..self }
     }
 
     pub(crate) fn text(&self, number: u32) -> &str {
@@ -135,8 +144,20 @@ impl Symbols {
         if self.by_code.contains_key(&code) || self.frames.len() >= self.limit_frames {
             return;
         }
-        let places: Vec<Place> = positions.iter().map(|position| self.place(position)).collect();
+        let mut places = self.looked_up(code, positions);
+        if places.is_empty() {
+            places = positions.iter().map(|position| self.place(position)).collect();
+        }
         self.frame_of(code, places);
+    }
+
+    /// What is known of a frame that the trace does not name.
+    fn looked_up(&mut self, code: u64, told: &[Position<'_>]) -> Vec<Place> {
+        let mut places = Vec::new();
+        if let Some(names) = self.names.clone() {
+            names.locate(code, told, |position| places.push(self.place(&position)));
+        }
+        places
     }
 
     /// The frame of a code.
@@ -144,7 +165,10 @@ impl Symbols {
     pub(crate) fn frame(&mut self, code: u64) -> u32 {
         match self.by_code.get(&code) {
             Some(frame) => *frame,
-            None => self.frame_of(code, Vec::new()),
+            None => {
+                let places = self.looked_up(code, &[]);
+                self.frame_of(code, places)
+            }
         }
     }
 

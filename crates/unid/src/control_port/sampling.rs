@@ -41,6 +41,20 @@ pub(crate) async fn set_rate(guest: &Guest, rate: f64, by: &str) -> anyhow::Resu
     applied
 }
 
+/// How many events the guest's traces had no room for since it began; none if it does not tell.
+pub(crate) async fn dropped_events(guest: &Guest) -> Option<u64> {
+    match guest.ask("s", KIND).await {
+        Ok(Reply::Odd(told)) => parse_dropped(&told),
+        _ => None,
+    }
+}
+
+/// The number in `ok: rate:0.0001,state:idle,traces:1,events:9,dropped_events:0`.
+fn parse_dropped(told: &str) -> Option<u64> {
+    let mut parts = told.strip_prefix("ok: ")?.split(',');
+    parts.find_map(|part| part.strip_prefix("dropped_events:"))?.trim().parse().ok()
+}
+
 /// The rate in `ok: rate:0.0001,state:idle,...`.
 fn parse(told: &str) -> Option<f64> {
     let first = told.strip_prefix("ok: rate:")?.split(',').next()?;
@@ -57,6 +71,14 @@ mod tests {
         assert_eq!(parse("ok: rate:1"), Some(1.0));
         for odd in ["ok: rate:0,state:idle", "ok: rate:nan", "ok: rate:2", "ok: state:idle", "ok", ""] {
             assert_eq!(parse(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn what_was_dropped_is_read_where_it_is_told() {
+        assert_eq!(parse_dropped("ok: rate:0.1,state:idle,traces:1,events:9,dropped_events:12"), Some(12));
+        for odd in ["ok: rate:1", "ok: dropped_events:-1", "ok: dropped_events:", "dropped_events:1", ""] {
+            assert_eq!(parse_dropped(odd), None, "{odd}");
         }
     }
 }

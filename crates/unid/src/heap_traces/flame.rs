@@ -23,6 +23,7 @@ const OPTIONS: Options = Options {
     live_blocks: 1_000_000,
     frames: 100_000,
     name_bytes: 8 << 20,
+    names: None,
 };
 
 /// By what children are in order.

@@ -3,6 +3,7 @@
 //! Owns who may take one when, and what becomes known of it while it is taken. Readers read the file: whoever is slow, or
 //! gone, holds up neither the guest nor `unid`. The bytes' way is [`take`]'s business.
 
+mod figures;
 mod files;
 mod flame;
 mod names;
@@ -11,6 +12,7 @@ mod take;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +26,10 @@ use uni_api::heap_trace::{
     KeptTrace, MAX_SECONDS, ReadParams, StartParams, Started, TraceEnd, TracePiece, TraceRef, is_rate,
 };
 
+use self::figures::Figures;
 pub(crate) use self::flame::{Undrawn, Weight};
 use crate::clock;
+use crate::metrics::Family;
 use crate::vms::{Manager, Vm};
 
 /// The most bytes of one answer to a reader.
@@ -72,6 +76,7 @@ pub(crate) struct HeapTraces {
     latest: Mutex<BTreeMap<String, Arc<Running>>>,
     /// One trace is drawn at a time.
     drawing: Arc<Semaphore>,
+    figures: Arc<Figures>,
 }
 
 /// A trace that is being taken, or was since `unid` began.
@@ -83,6 +88,7 @@ struct Running {
     seen: Mutex<Seen>,
     changed: watch::Sender<u64>,
     stop: Notify,
+    figures: Arc<Figures>,
 }
 
 /// How far a trace is.
@@ -96,11 +102,11 @@ struct Seen {
 }
 
 impl Running {
-    fn new(name: String, by: &str) -> Arc<Self> {
+    fn new(name: String, by: &str, figures: Arc<Figures>) -> Arc<Self> {
         let now = Instant::now();
         let seen = Mutex::new(Seen { bytes: 0, events: 0, end: None, read: now });
         let changed = watch::Sender::new(0);
-        Arc::new(Self { name, by: by.to_owned(), begun: now, seen, changed, stop: Notify::new() })
+        Arc::new(Self { name, by: by.to_owned(), begun: now, seen, changed, stop: Notify::new(), figures })
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -139,7 +145,16 @@ impl HeapTraces {
                 tracing::info!(path = %entry.path().display(), err, "heap traces of a VM that is no more");
             }
         }
-        Arc::new(Self { latest: Mutex::default(), drawing: Arc::new(Semaphore::new(1)) })
+        Arc::new(Self {
+            latest: Mutex::default(),
+            drawing: Arc::new(Semaphore::new(1)),
+            figures: Arc::default(),
+        })
+    }
+
+    /// How they fared, for `/metrics`.
+    pub(crate) fn families(&self) -> impl IntoIterator<Item = Family> {
+        self.figures.families()
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Running>>> {
@@ -175,7 +190,10 @@ impl HeapTraces {
             beginning.await.context("begin it")??;
             Ok(Started { id: vm.id().to_owned(), vm: vm.name().to_owned(), name: running.name.clone() })
         };
-        begun.await.map_err(|error: anyhow::Error| error.context(context))
+        begun.await.map_err(|error: anyhow::Error| {
+            self.figures.refused.fetch_add(1, Relaxed);
+            error.context(context)
+        })
     }
 
     /// The VM's place, unless somebody has it.
@@ -189,7 +207,7 @@ impl HeapTraces {
             );
         }
         let name = files::name_of(clock::now()).context("the clock shows no time that can be a name")?;
-        let running = Running::new(name, by);
+        let running = Running::new(name, by, Arc::clone(&self.figures));
         latest.insert(vm.id().to_owned(), Arc::clone(&running));
         Ok(running)
     }

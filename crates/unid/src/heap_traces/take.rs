@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -66,9 +67,17 @@ pub(super) async fn begin(vm: Arc<Vm>, wish: Wish, running: Arc<Running>) -> any
         by = taking.running.by,
         "heap trace begun"
     );
+    taking.running.figures.taken.fetch_add(1, Relaxed);
     tokio::spawn(async move {
         let _place = place;
-        taking.run().await;
+        let (vm, figures) = (Arc::clone(&taking.vm), Arc::clone(&taking.running.figures));
+        let guest = Guest::of(vm);
+        let (before, ()) = tokio::join!(sampling::dropped_events(&guest), taking.run());
+        if let Some(before) = before
+            && let Some(after) = sampling::dropped_events(&guest).await
+        {
+            figures.dropped_events.fetch_add(after.saturating_sub(before), Relaxed);
+        }
     });
     Ok(())
 }
@@ -143,6 +152,9 @@ impl Taking {
         let (name, bytes) = (self.vm.name(), self.running.seen().bytes);
         let (whole, why) = (end.whole, end.why.as_str());
         tracing::info!(vm = name, trace = self.running.name, bytes, whole, why, "heap trace ended");
+        let figures = &self.running.figures;
+        figures.cut.fetch_add(u64::from(!whole), Relaxed);
+        figures.over.fetch_add(1, Relaxed);
         self.running.progress(|seen| seen.end = Some(end));
     }
 
@@ -200,6 +212,9 @@ impl Taking {
             Ok(length)
         })?;
         let events = naming.events();
+        let figures = &self.running.figures;
+        figures.bytes.fetch_add(written, Relaxed);
+        figures.events.fetch_add(events.saturating_sub(self.running.seen().events), Relaxed);
         self.running.progress(|seen| (seen.bytes, seen.events) = (before + written, events));
         if self.ending.is_none() && before + written > MAX_BYTES - SPARE_BYTES {
             self.finish("it is as long as traces may be");

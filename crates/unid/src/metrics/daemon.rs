@@ -41,7 +41,10 @@ pub(crate) fn register(registry: &Registry, sources: Sources) {
     registry.counter("uni_registry_pull_total", "Images pulled from a registry.", || 0);
     let frames = Arc::clone(&ingest);
     let of_control = Arc::clone(&control);
-    registry.collector(move |families| families.extend(told(&of_control)));
+    registry.collector(move |families| {
+        families.extend(told(&of_control));
+        families.extend(of_control.heap_traces.families());
+    });
     registry.collector(move |families| {
         families.extend([build(), manager.lifecycle().family()]);
         vms::collect(&manager, &sampler, families);
