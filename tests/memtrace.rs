@@ -142,9 +142,16 @@ fn a_trace_names_the_leaking_function_first_and_the_page_draws_it() -> anyhow::R
     let early = flame("?weight=allocated&at=2")?;
     let size = |flame: &Value| flame["nodes"][0]["live"].as_f64().unwrap_or_default();
     ensure!(early["weight"] == "allocated" && size(&early) < size(&whole) * 0.7, "{early}");
+    // what leaked in the last seconds has not lived so long
+    let old = flame("?min_lifetime=3")?;
+    ensure!(size(&old) > 0.0 && size(&old) < size(&whole) * 0.6, "{old}");
+    let old_report = daemon.uni_json(&["memtrace", "report", &path, "--min-lifetime", "3s"])?;
+    let old_live = old_report["totals"]["live_bytes"].as_f64().context("bytes")?;
+    ensure!((0.99..1.01).contains(&(old_live / size(&old))), "{old_live} {}", size(&old));
     for (path, status) in [
         (format!("/ui/api/vm/leaky/traces/{name}/flame?weight=heavy"), "400"),
         (format!("/ui/api/vm/leaky/traces/{name}/flame?at=nan"), "400"),
+        (format!("/ui/api/vm/leaky/traces/{name}/flame?min_lifetime=-1"), "400"),
         (format!("/ui/api/vm/leaky/traces/{name}x/flame"), "404"),
         (format!("/ui/api/vm/leaky/traces/..%2f..%2f{id}%2f{name}/flame"), "404"),
         (format!("/ui/api/vm/nobody/traces/{name}/flame"), "404"),

@@ -113,9 +113,18 @@ export async function fetchTraces(vm: string): Promise<Traces> {
   return decodeTraces(await fetchJson(`${vmPath(vm)}/traces`));
 }
 
+/** What is drawn of a trace: all of it up to a moment, without what lived shorter; in seconds. */
+export interface FlameView {
+  at?: number;
+  minLifetime?: number;
+}
+
 /** The flame graph of a trace. */
-export async function fetchFlame(vm: string, trace: string): Promise<Flame> {
-  const path = `${vmPath(vm)}/traces/${encodeURIComponent(trace)}/flame`;
+export async function fetchFlame(vm: string, trace: string, { at, minLifetime }: FlameView): Promise<Flame> {
+  const query = new URLSearchParams();
+  if (at !== undefined) query.set("at", String(at));
+  if (minLifetime !== undefined) query.set("min_lifetime", String(minLifetime));
+  const path = `${vmPath(vm)}/traces/${encodeURIComponent(trace)}/flame?${query}`;
   const answer = await fetch(`${API}${path}`, { signal: AbortSignal.timeout(CHANGE_DEADLINE_MS), cache: "no-store" });
   if (!answer.ok) throw new Error(await whyNot(answer));
   const flame = decodeFlame(await answer.json());

@@ -17,6 +17,8 @@ const MOST_RECENT = 600;
 /** A guest whose clock is farther ahead than this would push everything else out. */
 const MOST_AHEAD_MS = 300_000;
 const KEY_MOVE_PX = 1 / 100;
+/** Whoever moves the pointer further while it is pressed drags. */
+const CLICK_PX = 4;
 
 /** The charts and what they show. */
 export class Stack {
@@ -25,6 +27,8 @@ export class Stack {
   marks: Mark[] = [];
   /** The moment under the crosshair changed. */
   onMoment: (timeMs: number | undefined) => void = () => {};
+  /** A moment was chosen: a click, or Enter at the crosshair. */
+  onChosen: (timeMs: number) => void = () => {};
   /** The span became fixed or live. */
   onSpan: () => void = () => {};
   /** The links of the network are known. */
@@ -50,6 +54,12 @@ export class Stack {
     });
     root.append(...this.charts.map((chart) => chart.root));
     root.addEventListener("keydown", (event) => this.#key(event));
+    let pressedX = 0;
+    root.addEventListener("pointerdown", (event) => (pressedX = event.clientX), { capture: true });
+    root.addEventListener("click", (event) => {
+      const isDrag = Math.abs(event.clientX - pressedX) > CLICK_PX;
+      if (!isDrag && event.target instanceof Element && event.target.closest(".plot") !== null) this.#choose();
+    });
     onSchemeChange(() => {
       for (const chart of this.charts) chart.redraw();
     });
@@ -184,6 +194,7 @@ export class Stack {
     else if (event.key === "End") this.#crosshair(toMs);
     else if (event.key === "+" || event.key === "=") this.#zoomBy(1 / 2, atMs);
     else if (event.key === "-") this.#zoomBy(2, atMs);
+    else if (event.key === "Enter") this.#choose();
     else return;
     event.preventDefault();
   }
@@ -191,6 +202,16 @@ export class Stack {
   #zoomBy(factor: number, aroundMs: number): void {
     this.timeline.zoomBy(factor, aroundMs, Date.now());
     this.#spanChanged();
+  }
+
+  #choose(): void {
+    if (this.#momentMs !== undefined) this.onChosen(this.#momentMs);
+  }
+
+  /** Puts the crosshair of every chart at a moment that is seen. */
+  show(timeMs: number): void {
+    const { fromMs, toMs } = this.timeline.span(Date.now());
+    this.#crosshair(timeMs >= fromMs && timeMs <= toMs ? timeMs : undefined);
   }
 
   /** Puts the crosshair of every chart at a moment; none takes it away. */

@@ -1,6 +1,7 @@
-// Owns the card of heap traces: which are kept, the flame graph of the chosen one, and the button that takes one.
+// Owns the card of heap traces: which are kept, the flame graph of the chosen one at the chosen moment, and the button
+// that takes one.
 
-import { fetchFlame, fetchTraces, postTrace, TokenWanted } from "./api.ts";
+import { fetchFlame, fetchTraces, type FlameView, postTrace, TokenWanted } from "./api.ts";
 import type { Trace, Traces } from "./decode-heap.ts";
 import { byId, element, setText } from "./dom.ts";
 import { formatBytes, formatDateTime, visibleLine } from "./format.ts";
@@ -14,14 +15,25 @@ export class TraceView {
   readonly #select = byId("trace") as HTMLSelectElement;
   readonly #token = byId("trace-token") as HTMLInputElement;
   readonly #take = byId("trace-take") as HTMLButtonElement;
+  readonly #at = byId("trace-at") as HTMLInputElement;
+  readonly #lifetime = byId("trace-lifetime") as HTMLSelectElement;
+  /** A moment of the trace is looked at. */
+  onMoment: (timeMs: number) => void = () => {};
+  #traces: Trace[] = [];
   #shown = "";
   /** Only the newest drawing may appear. */
   #asked = 0;
 
   constructor(vm: string) {
     this.#vm = vm;
-    this.#select.addEventListener("change", () => void this.#draw());
-    byId("trace-again").addEventListener("click", () => void this.#draw());
+    this.#select.addEventListener("change", () => void this.#drawWhole());
+    byId("trace-again").addEventListener("click", () => void this.#drawWhole());
+    this.#lifetime.addEventListener("change", () => void this.#draw());
+    this.#at.addEventListener("input", () => {
+      this.#showMoment();
+      this.onMoment((this.#startedMs() ?? 0) + Number(this.#at.value) * 1000);
+    });
+    this.#at.addEventListener("change", () => void this.#draw());
     this.#take.addEventListener("click", () => void this.#begin());
     byId("trace-ask-ok").addEventListener("click", () => this.#answered());
     this.#token.addEventListener("keydown", (event) => {
@@ -39,7 +51,23 @@ export class TraceView {
     }
   }
 
+  /** Draws the memory at a moment of the charts, if the trace on the page was taken then. */
+  lookAt(timeMs: number): void {
+    const startedMs = this.#startedMs();
+    if (startedMs === undefined || byId("trace-view").hidden) return;
+    const at = (timeMs - startedMs) / 1000;
+    if (at < 0 || at > Number(this.#at.max)) return;
+    this.#at.value = String(at);
+    this.#showMoment();
+    void this.#draw();
+  }
+
+  #startedMs(): number | undefined {
+    return this.#traces.find(({ name }) => name === this.#select.value)?.startedMs;
+  }
+
   #show({ traces, canTake }: Traces): void {
+    this.#traces = traces;
     byId("trace-card").hidden = traces.length === 0 && !canTake;
     this.#take.hidden = !canTake;
     this.#take.disabled = traces.some(({ running }) => running);
@@ -55,6 +83,13 @@ export class TraceView {
     this.#select.value = traces.some(({ name }) => name === chosen) ? chosen : "";
   }
 
+  /** Draws the chosen trace up to its end, wherever the slider was. */
+  #drawWhole(): Promise<void> {
+    this.#at.max = "";
+    byId("trace-view").hidden = true;
+    return this.#draw();
+  }
+
   async #draw(): Promise<void> {
     const name = this.#select.value;
     this.#asked += 1;
@@ -62,16 +97,42 @@ export class TraceView {
     if (name === "") return byId("flame").replaceChildren();
     this.#tell("Reading the trace …", "");
     try {
+      const view = this.#view();
       // the drawing is fetched with the first graph
-      const [flame, { drawFlame }] = await Promise.all([fetchFlame(this.#vm, name), import("./flame-view.ts")]);
+      const [flame, { drawFlame }] = await Promise.all([fetchFlame(this.#vm, name, view), import("./flame-view.ts")]);
       if (mine !== this.#asked) return;
       drawFlame(byId("flame"), flame);
+      if (this.#at.max === "") this.#spanOf(flame.durationSeconds);
       const running = flame.running ? ", and it goes on" : "";
-      this.#tell(`The first ${flame.durationSeconds.toFixed(1)} s of the trace${running}`, "");
+      this.#tell(`The first ${(view.at ?? flame.durationSeconds).toFixed(1)} s of the trace${running}`, "");
     } catch (failure) {
       if (mine === this.#asked) this.#tell(`Not drawn: ${fault(failure)}`, "failed");
     }
     void this.renew();
+  }
+
+  /** What is asked for; nothing is said of the end. */
+  #view(): FlameView {
+    const view: FlameView = {};
+    if (this.#at.max !== "" && Number(this.#at.value) < Number(this.#at.max)) view.at = Number(this.#at.value);
+    if (this.#lifetime.value !== "") view.minLifetime = Number(this.#lifetime.value);
+    return view;
+  }
+
+  /** The trace has so many seconds: its end is shown. */
+  #spanOf(seconds: number): void {
+    const steps = Math.max(1, Math.ceil(seconds * 10));
+    this.#at.max = String(steps / 10);
+    this.#at.value = this.#at.max;
+    byId("trace-view").hidden = false;
+    this.#showMoment();
+  }
+
+  #showMoment(): void {
+    const { at } = this.#view();
+    const moment = at === undefined ? "its end" : `${at.toFixed(1)} s`;
+    setText(byId("trace-moment"), moment);
+    this.#at.setAttribute("aria-valuetext", moment);
   }
 
   /** Takes a trace, or asks for the token that it takes first. */

@@ -289,6 +289,8 @@ function wire(): void {
   link.addEventListener("change", () => stack.chooseLink(link.value));
   stack.onLinks = showLinks;
   stack.onMoment = showMoment;
+  stack.onChosen = (timeMs) => traces.lookAt(timeMs);
+  traces.onMoment = (timeMs) => stack.show(timeMs);
   stack.onSpan = () => {
     byId("live").hidden = stack.timeline.zoom === undefined;
     showMoment(undefined);

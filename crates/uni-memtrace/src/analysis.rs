@@ -8,6 +8,7 @@ use std::io::Read;
 
 use uni_wire::memtrace::{Alloc, Decoder, Fault, FaultKind, Item, Mode, Source};
 
+use crate::lifetime::ShortLived;
 use crate::live::{Block, LiveTable};
 use crate::names::Names;
 use crate::series::Series;
@@ -34,6 +35,8 @@ pub struct Options {
     pub name_bytes: usize,
     /// Who knows what addresses are called that the trace does not name.
     pub names: Option<Names>,
+    /// Blocks that are left out.
+    pub short_lived: Option<ShortLived>,
 }
 
 impl Default for Options {
@@ -46,6 +49,7 @@ impl Default for Options {
             frames: 500_000,
             name_bytes: 32 << 20,
             names: None,
+            short_lived: None,
         }
     }
 }
@@ -104,6 +108,7 @@ pub(crate) struct Sums {
 #[derive(Debug)]
 pub struct Analysis {
     at_micros: Option<u64>,
+    left_out: Option<ShortLived>,
     pub(crate) info: Option<TraceInfo>,
     start_micros: Option<u64>,
     pub(crate) symbols: Symbols,
@@ -122,6 +127,7 @@ impl Analysis {
     pub fn new(options: &Options) -> Self {
         Self {
             at_micros: options.at_micros,
+            left_out: options.short_lived.clone(),
             info: None,
             start_micros: None,
             symbols: Symbols::new(options.name_bytes, options.frames).with_names(options.names.clone()),
@@ -141,7 +147,7 @@ impl Analysis {
             Item::Alloc(alloc) => self.alloc(alloc),
             Item::Collect(event) => self.collect(event.time_micros, event.id),
             Item::Promote(event) => {
-                if self.time(event.time_micros).is_some() {
+                if self.time(event.time_micros).is_some() && !self.is_left_out(event.id) {
                     self.sums.promoted += 1;
                 }
             }
@@ -216,9 +222,17 @@ impl Analysis {
         Some(time)
     }
 
+    #[inline]
+    fn is_left_out(&self, id: u64) -> bool {
+        self.left_out.as_ref().is_some_and(|left_out| left_out.has(id))
+    }
+
     fn alloc(&mut self, alloc: &Alloc<'_>) {
         let node = self.stack(alloc);
         let Some(time) = self.time(alloc.time_micros) else { return };
+        if self.is_left_out(alloc.id) {
+            return;
+        }
         let samples = u32::try_from(alloc.samples).unwrap_or(u32::MAX);
         let words = u64::from(samples);
         let at = self.trie.sums_at(node);
@@ -246,6 +260,9 @@ impl Analysis {
 
     fn collect(&mut self, time_micros: u64, id: u64) {
         let Some(time) = self.time(time_micros) else { return };
+        if self.is_left_out(id) {
+            return;
+        }
         let Some(Block { sums: at, samples }) = self.live.remove(id) else {
             self.sums.unmatched += 1;
             return;

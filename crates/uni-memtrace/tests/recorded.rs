@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
-use uni_memtrace::{Analysis, Grouping, Options, read};
+use uni_memtrace::{Analysis, Grouping, Options, ShortLived, read};
 
 mod properties;
 
@@ -94,11 +94,35 @@ impl Model {
     }
 }
 
-fn check(name: &str, at: Option<u64>) {
-    let dump = String::from_utf8(recorded(&format!("{name}.txt"))).expect("text");
+/// The dump without the blocks that lived less than so many microseconds.
+fn without_short_lived(dump: &str, min: u64) -> String {
+    let event = |line: &str| -> (u64, u64) {
+        let mut words = line.split_ascii_whitespace().map(|word| word.parse().expect("a number"));
+        (words.next().expect("a time"), words.next().expect("an id"))
+    };
+    let end = dump.lines().map(|line| event(line).0).max().unwrap_or(0);
+    let mut lives: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for line in dump.lines() {
+        let (time, id) = event(line);
+        let life = lives.entry(id).or_insert((time, end));
+        if line.ends_with("collect") {
+            life.1 = time;
+        }
+    }
+    let is_kept = |line: &&str| lives.get(&event(line).1).is_some_and(|(born, dead)| dead - born >= min);
+    dump.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect()
+}
+
+fn check(name: &str, at: Option<u64>, min_lifetime: Option<u64>) {
+    let mut dump = String::from_utf8(recorded(&format!("{name}.txt"))).expect("text");
+    let trace = recorded(&format!("{name}.ctf"));
+    let mut options = Options { at_micros: at, ..Options::default() };
+    if let Some(min) = min_lifetime {
+        dump = without_short_lived(&dump, min);
+        options.short_lived = Some(ShortLived::find(&trace[..], min, |_| {}).expect("memory"));
+    }
     let model = model(&dump, at);
-    let options = Options { at_micros: at, ..Options::default() };
-    let analysis = read(&recorded(&format!("{name}.ctf"))[..], &options, |_| {}).expect("memory");
+    let analysis = read(&trace[..], &options, |_| {}).expect("memory");
     assert_eq!(analysis.faults(), []);
     let report = analysis.report(Grouping::Function, usize::MAX);
     let info = report.info.as_ref().expect("an info");
@@ -134,7 +158,7 @@ fn check_timeline(analysis: &Analysis, live: u64) {
 #[test]
 fn totals_and_functions_are_those_of_the_dump() {
     for name in ["tiny-v2", "edges-v2", "domains-v3", "lists-v2", "lists-v3", "unikernel-v2"] {
-        check(name, None);
+        check(name, None, None);
     }
 }
 
@@ -143,8 +167,33 @@ fn the_state_at_a_time_is_that_of_the_events_up_to_it() {
     for (name, at) in
         [("tiny-v2", 3000), ("edges-v2", 60_000_000), ("lists-v2", 4000), ("unikernel-v2", 5000)]
     {
-        check(name, Some(at));
+        check(name, Some(at), None);
     }
+}
+
+#[test]
+fn short_lived_blocks_are_left_out() {
+    for name in ["tiny-v2", "edges-v2", "domains-v3", "lists-v2", "unikernel-v2"] {
+        for min in [1, 900, 5000, 1_000_000_000] {
+            check(name, None, Some(min));
+            check(name, Some(6000), Some(min));
+        }
+    }
+}
+
+#[test]
+fn ocaml_programs_have_their_libraries() {
+    let libraries = |name: &str| -> BTreeSet<String> {
+        let analysis = read(&recorded(name)[..], &Options::default(), |_| {}).expect("memory");
+        let rows = analysis.report(Grouping::Library, usize::MAX).rows;
+        rows.into_iter().filter(|row| row.allocated_bytes > 0).map(|row| row.name).collect()
+    };
+    // what the language's own library allocates is the caller's
+    assert_eq!(libraries("lists-v2.ctf"), BTreeSet::from(["Lists".to_owned()]));
+    assert_eq!(libraries("unikernel-v2.ctf"), BTreeSet::from(["Main".to_owned()]));
+    // an executable's modules, none of which is called as the folder that they are in
+    let edges = libraries("edges-v2.ctf");
+    assert!(edges.contains("File00") && !edges.contains("src"), "{edges:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A trace of a Rust program: whose the memory is, and names that want to be more than names.
 
-use uni_memtrace::{Analysis, Diff, FlameGraph, Grouping, Options, read};
+use uni_memtrace::{Analysis, Diff, FlameGraph, Grouping, Names, Options, read};
 use uni_wire::memtrace::{Allocation, Info, Locate, Position, Source, Version, Writer};
 
 const HOSTILE: &str = "evil::</script><script>alert(1)</script>]]>\"'&;\u{1}f";
@@ -109,6 +109,37 @@ fn a_guest_without_symbols_names_the_libraries_itself() {
     // the last stack's innermost frame but one is of no library that is known: it counts for its caller
     assert_eq!((of("http"), of("hello"), of("smoltcp")), (Some(48), Some(16), Some(16)));
     assert_eq!(of("__rustc"), Some(16), "{:?}", report.rows);
+}
+
+#[test]
+fn addresses_get_names_from_whoever_knows_them_and_names_stay() {
+    /// Knows all but the last.
+    struct Program;
+    impl Locate for Program {
+        fn locate(&self, code: u64, each: &mut dyn FnMut(Position<'_>)) {
+            if code < 7 {
+                Symbols.locate(code, each);
+            }
+        }
+    }
+    let options = Options { names: Some(Names::new(Program)), ..Options::default() };
+    let named = |trace: &[u8]| {
+        let analysis = read(trace, &options, |_| {}).expect("memory");
+        analysis.report(Grouping::Function, 10).rows
+    };
+    let bare = named(&trace_with(&STACKS, 1, &GuestSymbols));
+    for name in &FUNCTIONS[..6] {
+        assert!(bare.iter().any(|row| row.name == *name && row.file == "src/x.rs"), "{name}: {bare:?}");
+    }
+    assert!(bare.iter().any(|row| row.name == "0x7"), "{bare:?}");
+    /// Other names than the program's.
+    struct Told;
+    impl Locate for Told {
+        fn locate(&self, _code: u64, each: &mut dyn FnMut(Position<'_>)) {
+            each(Position { name: b"told::f", file: b"", line: 1, start_column: 0, end_column: 0 });
+        }
+    }
+    assert!(named(&trace_with(&STACKS, 1, &Told)).iter().all(|row| row.name == "told::f"));
 }
 
 #[test]

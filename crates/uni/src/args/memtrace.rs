@@ -68,6 +68,14 @@ pub(crate) struct MemtraceRows {
     #[arg(long, value_name = "T", value_parser = duration::parse)]
     pub(crate) at: Option<Duration>,
 
+    /// Leave out what was freed earlier than this after its allocation, e.g. 1s; reads the trace twice
+    #[arg(long, value_name = "T", value_parser = duration::parse)]
+    pub(crate) min_lifetime: Option<Duration>,
+
+    /// The traced Rust program, unstripped: names the addresses that a trace taken with --addr has for its functions
+    #[arg(long, value_name = "FILE")]
+    pub(crate) symbols: Option<PathBuf>,
+
     /// How many rows are shown
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) top: u32,

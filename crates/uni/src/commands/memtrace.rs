@@ -3,13 +3,17 @@
 //! Owns files, the progress bar and tables. What a trace means is for `uni-memtrace` to say; no daemon is asked.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read, Write as _};
+use std::io::{IsTerminal as _, Read as _, Seek as _, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
-use uni_memtrace::{Analysis, Diff, DiffRow, FlameGraph, Grouping, Options, Report, Row, Totals};
+use uni_memtrace::{
+    Analysis, Diff, DiffRow, FlameGraph, Grouping, Options, Report, Row, ShortLived, Totals,
+};
 
+use super::program;
 use crate::args::{Format, MemtraceBy, MemtraceCommand, MemtraceDiffArgs, MemtraceReportArgs, MemtraceRows};
 use crate::render::{bytes, columns};
 use crate::text::one_line;
@@ -101,18 +105,10 @@ fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 
 /// Reads a trace as far as it can be read, and says on stderr what could not be.
 fn read(path: &Path, rows: &MemtraceRows) -> anyhow::Result<Analysis> {
-    let at_micros = rows.at.map(|at| u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
-    let options = Options { at_micros, ..Options::default() };
-    let what = || format!("reading the heap trace {}", path.display());
-    let analysis = if path == Path::new("-") {
-        uni_memtrace::read(std::io::stdin().lock(), &options, |_| {}).with_context(what)?
-    } else {
-        let file = File::open(path).with_context(what)?;
-        let bar = bar(file.metadata().map_or(0, |metadata| metadata.len()));
-        let analysis = read_file(file, &options, bar.as_ref()).with_context(what)?;
-        bar.inspect(ProgressBar::finish_and_clear);
-        analysis
-    };
+    let names = rows.symbols.as_deref().map(program::names).transpose()?;
+    let options = Options { at_micros: rows.at.map(micros), names, ..Options::default() };
+    let analysis = read_as(path, options, rows.min_lifetime)
+        .with_context(|| format!("reading the heap trace {}", path.display()))?;
     for fault in analysis.faults() {
         let times = if fault.count == 1 { String::new() } else { format!(", {} times", fault.count) };
         let skipped = if fault.skipped_bytes == 0 {
@@ -134,12 +130,40 @@ fn read(path: &Path, rows: &MemtraceRows) -> anyhow::Result<Analysis> {
     Ok(analysis)
 }
 
-fn read_file(file: impl Read, options: &Options, bar: Option<&ProgressBar>) -> std::io::Result<Analysis> {
-    uni_memtrace::read(file, options, |done| {
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn read_as(path: &Path, mut options: Options, min_lifetime: Option<Duration>) -> anyhow::Result<Analysis> {
+    if path == Path::new("-") {
+        ensure!(min_lifetime.is_none(), "--min-lifetime reads it twice: stdin cannot be, name a file");
+        return Ok(uni_memtrace::read(std::io::stdin().lock(), &options, |_| {})?);
+    }
+    let mut file = File::open(path)?;
+    // what is written meanwhile is for the next report
+    let size = file.metadata()?.len();
+    if let Some(min) = min_lifetime {
+        let bar = bar(size);
+        let found = ShortLived::find((&mut file).take(size), micros(min), progress(bar.as_ref()))?;
+        bar.inspect(ProgressBar::finish_and_clear);
+        options.short_lived = Some(found);
+        file.rewind().context("read it a second time; only a file can be")?;
+    }
+    let bar = bar(size);
+    let analysis = match min_lifetime {
+        Some(_) => uni_memtrace::read(file.take(size), &options, progress(bar.as_ref()))?,
+        None => uni_memtrace::read(file, &options, progress(bar.as_ref()))?,
+    };
+    bar.inspect(ProgressBar::finish_and_clear);
+    Ok(analysis)
+}
+
+fn progress(bar: Option<&ProgressBar>) -> impl FnMut(u64) {
+    move |done| {
         if let Some(bar) = bar {
             bar.set_position(done);
         }
-    })
+    }
 }
 
 /// A bar on a terminal, for files that take a while.

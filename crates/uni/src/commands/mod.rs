@@ -7,6 +7,7 @@ mod direct;
 pub(crate) mod guest_control;
 mod memtrace;
 mod messages;
+mod program;
 mod stats;
 mod take;
 

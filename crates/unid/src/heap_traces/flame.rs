@@ -5,13 +5,13 @@
 
 use std::cmp::Reverse;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use uni_api::heap_trace::{Flame, FlameBox, MAX_BYTES};
-use uni_memtrace::{Analysis, FlameGraph, Grouping, Options};
+use uni_memtrace::{Analysis, FlameGraph, Grouping, Options, ShortLived};
 
 /// Waiting and reading take no longer, each.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -24,6 +24,7 @@ const OPTIONS: Options = Options {
     frames: 100_000,
     name_bytes: 8 << 20,
     names: None,
+    short_lived: None,
 };
 
 /// By what children are in order.
@@ -47,6 +48,16 @@ impl Weight {
     }
 }
 
+/// What is drawn of a trace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) weight: Weight,
+    /// So long after its start; the end if absent.
+    pub(crate) at: Option<Duration>,
+    /// Only blocks that lived as long.
+    pub(crate) min_lifetime: Option<Duration>,
+}
+
 /// Why there is no flame graph.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Undrawn {
@@ -64,8 +75,7 @@ pub(crate) enum Undrawn {
 pub(super) async fn draw(
     drawing: &Arc<Semaphore>,
     file: File,
-    weight: Weight,
-    at: Option<Duration>,
+    view: View,
     is_running: bool,
 ) -> Result<Flame, Undrawn> {
     let place = tokio::time::timeout(DEADLINE, Arc::clone(drawing).acquire_owned()).await;
@@ -73,17 +83,25 @@ pub(super) async fn draw(
     let drawn = tokio::task::spawn_blocking(move || {
         // as long as it works, even if nobody waits any more
         let _place = place;
-        read(file, at).and_then(|analysis| made(&analysis, weight, is_running))
+        read(file, view).and_then(|analysis| made(&analysis, view.weight, is_running))
     });
     drawn.await.map_err(|error| Undrawn::Failed(error.to_string()))?
 }
 
-fn read(file: File, at: Option<Duration>) -> Result<Analysis, Undrawn> {
-    let at_micros = at.map(|at| u64::try_from(at.as_micros()).unwrap_or(u64::MAX));
-    let options = Options { at_micros, ..OPTIONS };
-    let input = Punctual { input: file.take(MAX_BYTES), deadline: Instant::now() + DEADLINE };
-    let analysis =
-        uni_memtrace::read(input, &options, |_| {}).map_err(|error| Undrawn::Failed(error.to_string()))?;
+fn read(mut file: File, view: View) -> Result<Analysis, Undrawn> {
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let failed = |error: io::Error| Undrawn::Failed(error.to_string());
+    // both readings are of the same bytes, even if it grows
+    let size = file.metadata().map_err(failed)?.len().min(MAX_BYTES);
+    let deadline = Instant::now() + DEADLINE;
+    let mut options = Options { at_micros: view.at.map(micros), ..OPTIONS };
+    if let Some(min) = view.min_lifetime {
+        let input = Punctual { input: (&mut file).take(size), deadline };
+        options.short_lived = Some(ShortLived::find(input, micros(min), |_| {}).map_err(failed)?);
+        file.rewind().map_err(failed)?;
+    }
+    let input = Punctual { input: file.take(size), deadline };
+    let analysis = uni_memtrace::read(input, &options, |_| {}).map_err(failed)?;
     if analysis.is_empty() { Err(Undrawn::Empty) } else { Ok(analysis) }
 }
 

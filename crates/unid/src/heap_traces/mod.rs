@@ -27,7 +27,7 @@ use uni_api::heap_trace::{
 };
 
 use self::figures::Figures;
-pub(crate) use self::flame::{Undrawn, Weight};
+pub(crate) use self::flame::{Undrawn, View, Weight};
 use crate::clock;
 use crate::metrics::Family;
 use crate::vms::{Manager, Vm};
@@ -288,14 +288,13 @@ impl HeapTraces {
         &self,
         vm: &Vm,
         name: &str,
-        weight: Weight,
-        at: Option<Duration>,
+        view: View,
     ) -> Result<uni_api::heap_trace::Flame, Undrawn> {
         let file = files::open(&vm.heap_traces(), name).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Undrawn::Missing,
             _ => Undrawn::Failed(error.to_string()),
         })?;
         let is_running = self.known(vm, name).is_some_and(|running| !running.is_over());
-        flame::draw(&self.drawing, file, weight, at, is_running).await
+        flame::draw(&self.drawing, file, view, is_running).await
     }
 }

@@ -18,7 +18,7 @@ use uni_api::page::Refusal;
 use super::ui_api::{Asked, Named, Refused, ok, range_of};
 use super::ui_control::{Peer, may_change, read_json, unchanged};
 use super::{App, libraries};
-use crate::heap_traces::{Undrawn, Weight, Wish};
+use crate::heap_traces::{Undrawn, View, Weight, Wish};
 use crate::vms::Vm;
 
 /// How long a trace takes when the page does not say.
@@ -104,6 +104,7 @@ impl FromRequestParts<Arc<App>> for NamedTrace {
 pub(super) struct FlameQuery {
     weight: Option<String>,
     at: Option<String>,
+    min_lifetime: Option<String>,
 }
 
 /// The flame graph of one heap trace; of one that is still being taken, of what is there.
@@ -115,6 +116,7 @@ pub(super) struct FlameQuery {
         ("name" = String, Path, description = "The trace's name"),
         ("weight" = Option<String>, Query, pattern = "^(live|allocated)$", description = "By which bytes children are in order; `live` if not given"),
         ("at" = Option<f64>, Query, minimum = 0, maximum = 1_000_000, description = "How long after its start, in seconds; the end if not given"),
+        ("min_lifetime" = Option<f64>, Query, minimum = 0, maximum = 1_000_000, description = "Only what lived so long, in seconds; everything if not given"),
     ),
     responses(
         (status = 200, body = Flame, description = "The tree"),
@@ -133,16 +135,17 @@ pub(super) async fn vm_flame(
     let weight = query.weight.as_deref().map_or(Some(Weight::Live), Weight::parse);
     let weight =
         weight.ok_or_else(|| Refused::bad_request("weight: neither live nor allocated".to_owned()))?;
-    let at = query.at.as_deref().map(seconds).transpose()?;
-    let flame = app.heap_traces.flame(&vm, &name, weight, at).await?;
+    let time = |name, text: Option<String>| text.map(|text| seconds(name, &text)).transpose();
+    let (at, min_lifetime) = (time("at", query.at)?, time("min_lifetime", query.min_lifetime)?);
+    let flame = app.heap_traces.flame(&vm, &name, View { weight, at, min_lifetime }).await?;
     Ok(ok(&flame))
 }
 
-fn seconds(text: &str) -> Result<Duration, Refused> {
+fn seconds(name: &str, text: &str) -> Result<Duration, Refused> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=MAX_AT_SECONDS).contains(seconds));
     let seconds = seconds.map(Duration::from_secs_f64);
     seconds.ok_or_else(|| {
-        Refused::bad_request(format!("at: not a number of seconds from 0 to {MAX_AT_SECONDS}"))
+        Refused::bad_request(format!("{name}: not a number of seconds from 0 to {MAX_AT_SECONDS}"))
     })
 }
 
