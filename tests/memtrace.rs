@@ -329,6 +329,7 @@ fn a_program_that_uni_does_not_run_is_traced_at_its_address() -> anyhow::Result<
         format!("--port={http}"),
         format!("--monitor-adjust={adjust}"),
         format!("--memtrace-port={memtrace}"),
+        "--memtrace-rate=0.1".to_owned(),
     ];
     let program = bin_dir().join("agent");
     let mut agent = Command::new(&program);
@@ -343,6 +344,23 @@ fn a_program_that_uni_does_not_run_is_traced_at_its_address() -> anyhow::Result<
     let told = daemon.uni_json(&["memtrace", "--addr", &address, "-o", &path, "--for", "2s"])?;
     ensure!(begun.elapsed() >= Duration::from_secs(2) && told["why"] == "its time is over", "{told}");
     ensure!(read_strictly(&file)?.1 == told["events"], "{told}");
+    // its functions are addresses, for which the program has names
+    let report = |more: &[&str]| {
+        let args = ["memtrace", "report", &path, "--by", "function", "--top", "1000"];
+        daemon.uni_json(&[&args, more].concat())
+    };
+    let named = report(&["--symbols", &program.display().to_string()])?;
+    let functions = |report: &Value, wanted: fn(&Value) -> bool| {
+        report["rows"].as_array().map_or(0, |rows| rows.iter().filter(|row| wanted(row)).count())
+    };
+    let is_address = |row: &Value| row["name"].as_str().is_some_and(|name| name.starts_with("0x"));
+    let is_agents = |row: &Value| {
+        let says = |key: &str, part: &str| row[key].as_str().is_some_and(|text| text.contains(part));
+        says("name", "agent::") && says("file", "main.rs")
+    };
+    let bare = report(&[])?;
+    ensure!(functions(&bare, is_address) > 0 && functions(&bare, is_agents) == 0, "{bare}");
+    ensure!(functions(&named, is_agents) > 0, "{named}");
     // it is no trace that speaks HTTP or nothing at all
     let nobody = free_port()?;
     for (port, words) in [(nobody, "connect"), (adjust, "instead of a trace")] {

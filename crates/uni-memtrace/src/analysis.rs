@@ -184,6 +184,12 @@ impl Analysis {
         self.info.is_none() && self.sums.allocations == 0
     }
 
+    /// Whether the trace says how much was sampled: without it, sizes are those of the samples alone.
+    #[must_use]
+    pub const fn has_info(&self) -> bool {
+        self.info.is_some()
+    }
+
     /// Faults by kind, in the order in which they came first.
     #[must_use]
     pub fn faults(&self) -> Vec<FaultCount> {

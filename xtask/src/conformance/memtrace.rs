@@ -212,7 +212,9 @@ enum AnyWriter {
 fn write_script(script: &[u8], version: Version) -> anyhow::Result<Vec<u8>> {
     let lines: Vec<Columns<'_>> = script
         .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+        // lines may end as a text editor of another system ends them
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .filter(|line| !matches!(line.trim_ascii_start(), [] | [b'#', ..]))
         .map(|line| line.split(|byte| *byte == b'\t').collect())
         .collect();
     let mut symbols = Symbols::default();
@@ -259,7 +261,7 @@ fn script_info<'a>(lines: &[Columns<'a>]) -> anyhow::Result<Info<'a>> {
             _ => bail!("info with {} columns", line.len()),
         };
         match key {
-            b"sample_rate" => info.sample_rate = std::str::from_utf8(value)?.parse()?,
+            b"sample_rate" => info.sample_rate = rate(value)?,
             b"word_size" => info.word_size_bits = u8::try_from(number(value)?)?,
             b"pid" => info.pid = number(value)?.cast_unsigned(),
             b"start_time" => info.start_micros = number(value)?.cast_unsigned(),
@@ -368,6 +370,11 @@ impl AnyWriter {
     }
 }
 
+fn rate(column: &[u8]) -> anyhow::Result<f64> {
+    let text = String::from_utf8_lossy(column);
+    text.parse().with_context(|| format!("the sample_rate {text:?} is not a number"))
+}
+
 fn number(column: &[u8]) -> anyhow::Result<i64> {
     let text = String::from_utf8_lossy(column);
     text.parse().with_context(|| format!("{text:?} is not a number"))
@@ -406,6 +413,32 @@ mod tests {
         assert_eq!(tally.to_string(), "0 passed, 2 failed, 0 apart");
         assert!(told[0].contains("strict: line 2 is") && told[0].contains("len=301"), "{told:?}");
         assert!(told[1].contains("different from byte 283"), "{told:?}");
+    }
+
+    #[test]
+    fn scripts_of_other_editors_are_read_and_other_files_are_no_cases() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = black_box::workspace().join("crates/uni-wire/tests/data/memtrace");
+        for name in ["edges-v2", "domains-v3"] {
+            let read = |ending: &str| std::fs::read(data.join(name).with_extension(ending)).expect("recorded");
+            let write = |ending: &str, bytes: &[u8]| {
+                std::fs::write(folder.path().join(name).with_extension(ending), bytes).expect("written");
+            };
+            ["ctf", "txt"].iter().for_each(|ending| write(ending, &read(ending)));
+            let lines = read("script");
+            let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let script: Vec<u8> = [&b"\t# of another system\r\n\r\n"[..]]
+                .into_iter()
+                .chain(lines.flat_map(|line| [line, b"\r\n"]))
+                .flatten()
+                .copied()
+                .collect();
+            write("script", &script);
+        }
+        std::fs::write(folder.path().join("alone.txt"), "no trace has this text").expect("written");
+        std::fs::write(folder.path().join("README.md"), "about them").expect("written");
+        let tally = replay(folder.path(), |name, why| panic!("{name}: {why}")).expect("a folder of traces");
+        assert_eq!(tally.to_string(), "4 passed, 0 failed, 0 apart");
     }
 
     #[test]

@@ -38,11 +38,11 @@ pub(crate) struct MemtraceReportArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) flamegraph: Option<PathBuf>,
 
-    /// Write a profile for pprof, compressed
+    /// Write a profile for pprof, compressed; - is stdout, instead of the report
     #[arg(long, value_name = "FILE")]
     pub(crate) pprof: Option<PathBuf>,
 
-    /// Write stacks as text, one a line, with live bytes; allocated ones if nothing is alive
+    /// Write stacks as text, one a line, with live bytes, allocated ones if nothing is alive; - is stdout, instead of the report
     #[arg(long, value_name = "FILE")]
     pub(crate) folded: Option<PathBuf>,
 }

@@ -30,7 +30,14 @@ pub(super) fn run(command: &MemtraceCommand, format: Format) -> anyhow::Result<(
     }
 }
 
+/// The name of stdout where a file is named.
+const STDOUT: &str = "-";
+
 fn report(args: &MemtraceReportArgs, format: Format) -> anyhow::Result<()> {
+    ensure!(
+        args.pprof.is_none() || args.folded.is_none() || args.pprof != args.folded,
+        "--pprof and --folded cannot be the same"
+    );
     let picture = args.flamegraph.as_deref().map(Picture::of).transpose()?;
     let analysis = read(&args.file, &args.rows)?;
     if let (Some(path), Some(picture)) = (&args.flamegraph, picture) {
@@ -41,6 +48,9 @@ fn report(args: &MemtraceReportArgs, format: Format) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.folded {
         write(path, analysis.folded(analysis.totals().live_bytes > 0).as_bytes())?;
+    }
+    if [&args.pprof, &args.folded].into_iter().flatten().any(|path| path == Path::new(STDOUT)) {
+        return Ok(());
     }
     let report = analysis.report(args.rows.grouping(), args.rows.top());
     match format {
@@ -100,6 +110,9 @@ impl Picture {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    if path == Path::new(STDOUT) {
+        return std::io::stdout().lock().write_all(bytes).context("writing to stdout");
+    }
     std::fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
 }
 
@@ -126,8 +139,30 @@ fn read(path: &Path, rows: &MemtraceRows) -> anyhow::Result<Analysis> {
     for limit in analysis.limits_reached() {
         complain(&format!("uni: {}: {limit}", path.display()));
     }
+    complain_of_view(path, &analysis, rows);
     ensure!(!analysis.is_empty(), "{} is no heap trace, or nothing of it can be read", path.display());
     Ok(analysis)
+}
+
+/// Says where what is shown is not what one may think.
+fn complain_of_view(path: &Path, analysis: &Analysis, rows: &MemtraceRows) {
+    let totals = analysis.totals();
+    if !analysis.is_empty() && !analysis.has_info() {
+        complain(&format!(
+            "uni: {}: its beginning is missing, and with it how much was sampled: sizes are those of the samples alone",
+            path.display()
+        ));
+    }
+    if let Some(at) = rows.at.filter(|at| at.as_secs_f64() > totals.duration_seconds)
+        && !analysis.is_empty()
+    {
+        complain(&format!(
+            "uni: {}: nothing happened from {:.3} s to {:.3} s after the start",
+            path.display(),
+            totals.duration_seconds,
+            at.as_secs_f64()
+        ));
+    }
 }
 
 fn micros(time: Duration) -> u64 {
