@@ -181,7 +181,7 @@ fn a_trace_names_the_leaking_function_first_and_the_page_draws_it() -> anyhow::R
 #[test]
 fn one_takes_it_the_second_is_told_and_ctrl_c_leaves_a_whole_file() -> anyhow::Result<()> {
     let state = tempfile::tempdir()?;
-    let daemon = Daemon::start(&state.path().join("s"), &[])?;
+    let daemon = Daemon::start(&state.path().join("s"), &["--metrics-addr", "127.0.0.1:0"])?;
     run_leaky(&daemon, "leaky", &[])?;
     let file = state.path().join("f");
     let part = state.path().join("f.part");

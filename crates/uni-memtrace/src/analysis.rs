@@ -176,6 +176,7 @@ impl Analysis {
     /// The trace has ended.
     pub fn finish(&mut self) {
         self.series.finish();
+        self.symbols.settle();
     }
 
     /// Whether nothing at all could be read.

@@ -229,6 +229,20 @@ impl Symbols {
         }
     }
 
+    /// All names are known: bare ones that came before their crate's get it, too.
+    pub(crate) fn settle(&mut self) {
+        for function in &mut self.functions {
+            let [name, file] = [function.name, function.file]
+                .map(|number| self.texts.texts.get(number as usize).map_or("", |text| &**text));
+            if !function.serves
+                && !has_rust_path(name)
+                && let Some(library) = rust_package(file).and_then(|package| self.crates.get(package))
+            {
+                function.library = *library;
+            }
+        }
+    }
+
     /// The site of a stack whose innermost frame is `frame` and whose callers' is `callers`.
     pub(crate) fn site_of(&mut self, callers: u32, frame: u32) -> u32 {
         let places = self.places(frame);

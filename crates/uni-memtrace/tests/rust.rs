@@ -143,6 +143,22 @@ fn addresses_get_names_from_whoever_knows_them_and_names_stay() {
 }
 
 #[test]
+fn a_bare_name_has_its_crate_even_if_that_is_told_later() {
+    /// The package's folder is not called as its crate, which only the second name tells.
+    struct Boot;
+    impl Locate for Boot {
+        fn locate(&self, code: u64, each: &mut dyn FnMut(Position<'_>)) {
+            let name = [&b"turn<http::Web>"[..], b"guest_runtime::system::run"][code as usize - 1];
+            let file = b"guests/runtime/src/system.rs";
+            each(Position { name, file, line: 7, start_column: 0, end_column: 0 });
+        }
+    }
+    let report = analysis(&trace_with(&[&[1], &[2]], 0, &Boot)).report(Grouping::Library, 10);
+    let names: Vec<&str> = report.rows.iter().map(|row| row.name.as_str()).collect();
+    assert_eq!(names, ["guest_runtime"]);
+}
+
+#[test]
 fn a_site_is_the_innermost_line_of_a_library() {
     let report = analysis(&trace(&STACKS, 0)).report(Grouping::Site, 10);
     let first = &report.rows[0];

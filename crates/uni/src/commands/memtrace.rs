@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use uni_memtrace::{
-    Analysis, Diff, DiffRow, FlameGraph, Grouping, Options, Report, Row, ShortLived, Totals,
+    Analysis, Diff, DiffRow, FlameGraph, Grouping, Options, Report, Row, ShortLived, Timeline, Totals,
 };
 
 use super::program;
@@ -229,7 +229,30 @@ fn report_text(report: &Report, by: MemtraceBy) -> String {
     let head = ["LIVE", "LIVE CUM", "ALLOCATED", "ALLOCATED CUM", "SAMPLES"];
     let head = head.map(str::to_owned).into_iter().chain(name_head(by)).collect();
     out += &table(head, report.rows.iter().map(|row| cells(row, by)));
-    out + &left_out(report.rows_left_out)
+    out += &left_out(report.rows_left_out);
+    out + &over_time(&report.timeline, by)
+}
+
+/// Moments that are shown of what was alive over time, and how many sites or libraries; JSON has all.
+const MOMENTS: usize = 6;
+const CURVES: usize = 5;
+
+/// Live bytes over time of those who had the most: by library, else by site.
+fn over_time(timeline: &Timeline, by: MemtraceBy) -> String {
+    let curves = if by == MemtraceBy::Library { &timeline.libraries } else { &timeline.sites };
+    let steps = curves.first().map_or(0, |(_, values)| values.len());
+    if steps < 2 {
+        return String::new();
+    }
+    let count = MOMENTS.min(steps);
+    let moments: Vec<usize> = (1..=count).map(|n| (n * steps).div_ceil(count) - 1).collect();
+    let time = |step: &usize| format!("AT {:.3} s", (*step as f64 + 1.0) * timeline.step_seconds);
+    let head = moments.iter().map(time).chain(["LIVE BYTES OF".to_owned()]).collect();
+    let row = |(name, values): &(String, Vec<u64>)| {
+        let at = |step: &usize| bytes(values.get(*step).copied().unwrap_or_default());
+        moments.iter().map(at).chain([shortened(&one_line(name))]).collect()
+    };
+    format!("\n{}", table(head, curves.iter().take(CURVES).map(row)))
 }
 
 fn totals_text(totals: &Totals) -> String {

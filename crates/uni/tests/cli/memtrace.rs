@@ -33,6 +33,11 @@ fn a_report_names_who_allocated() {
     }
     let row = "0 B   0 B       421.9 KiB  421.9 KiB      54       Main       Main.build      main.ml:6\n";
     assert!(report.contains(row), "{report}");
+    // live bytes over time, of the same names
+    let (_, curves) = report.split_once("LIVE BYTES OF\n").expect("a table of moments");
+    assert!(curves.contains("Main.build main.ml:6") && report.contains("AT "), "{report}");
+    let by_library = stdout(&memtrace(&["report", text(&recorded("unikernel-v2.ctf")), "--by", "library"]));
+    assert!(by_library.trim_end().ends_with("  Main"), "{by_library}");
 }
 
 #[test]
