@@ -185,6 +185,12 @@ impl Analysis {
         self.info.is_none() && self.sums.allocations == 0
     }
 
+    /// The traced program; absent if the trace's beginning is.
+    #[must_use]
+    pub fn program(&self) -> Option<&str> {
+        self.info.as_ref().map(|info| info.executable_name.as_str())
+    }
+
     /// Whether the trace says how much was sampled: without it, sizes are those of the samples alone.
     #[must_use]
     pub const fn has_info(&self) -> bool {

@@ -20,12 +20,7 @@ impl Names {
     }
 
     /// Asks for the names of a frame, unless the trace has one.
-    pub(crate) fn locate(
-        &self,
-        code: u64,
-        told: &[Position<'_>],
-        mut each: impl FnMut(Position<'_>),
-    ) {
+    pub(crate) fn locate(&self, code: u64, told: &[Position<'_>], mut each: impl FnMut(Position<'_>)) {
         let is_bare = match told {
             [] => true,
             [only] => only.name == format!("{code:#x}").as_bytes(),

@@ -173,6 +173,12 @@ impl Symbols {
         Ok(Self { context, bytes, functions, build_dirs })
     }
 
+    /// Whether there is a symbol table: without one, and without debug information, nothing has a name.
+    #[must_use]
+    pub fn has_functions(&self) -> bool {
+        !self.functions.is_empty()
+    }
+
     /// The frames at `address`, the innermost first: what was inlined there, and the function itself last.
     /// Empty if nothing is known. A return address is to be given less 1, so that it names the call.
     #[must_use]

@@ -420,7 +420,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let data = black_box::workspace().join("crates/uni-wire/tests/data/memtrace");
         for name in ["edges-v2", "domains-v3"] {
-            let read = |ending: &str| std::fs::read(data.join(name).with_extension(ending)).expect("recorded");
+            let read =
+                |ending: &str| std::fs::read(data.join(name).with_extension(ending)).expect("recorded");
             let write = |ending: &str, bytes: &[u8]| {
                 std::fs::write(folder.path().join(name).with_extension(ending), bytes).expect("written");
             };

@@ -72,7 +72,7 @@ pub(crate) struct MemtraceRows {
     #[arg(long, value_name = "T", value_parser = duration::parse)]
     pub(crate) min_lifetime: Option<Duration>,
 
-    /// The traced Rust program, unstripped: names the addresses that a trace taken with --addr has for its functions
+    /// The traced Rust program, not stripped, or the image beside its .debug.elf: what addresses in the trace are called
     #[arg(long, value_name = "FILE")]
     pub(crate) symbols: Option<PathBuf>,
 

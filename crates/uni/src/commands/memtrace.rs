@@ -64,6 +64,11 @@ fn diff(args: &MemtraceDiffArgs, format: Format) -> anyhow::Result<()> {
     ensure!(args.before != stdin || args.after != stdin, "stdin can be one of the two traces only");
     let before = read(&args.before, &args.rows)?;
     let after = read(&args.after, &args.rows)?;
+    if let [Some(one), Some(other)] = [before.program(), after.program()]
+        && one != other
+    {
+        complain(&format!("uni: the traces are of two programs: {} and {}", one_line(one), one_line(other)));
+    }
     let diff = Diff::new(&before, &after, args.rows.grouping(), args.rows.top());
     match format {
         Format::Table => output::text(&diff_text(&diff, args.rows.by)),

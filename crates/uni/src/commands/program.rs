@@ -12,20 +12,29 @@ use uni_wire::memtrace::{Locate, Position};
 /// A program with debug information.
 struct Program(Symbols);
 
-/// Reads the names of the program at `path`, or of the twin beside it.
+/// Reads the names of the program at `path`, or of the twin beside it: functions with files and lines by debug
+/// information, functions alone by symbols.
 ///
 /// # Errors
-/// When it cannot be read, is no ELF file, or has no debug information.
+/// When it cannot be read, is no ELF file, or has neither.
 pub(super) fn names(path: &Path) -> anyhow::Result<Names> {
     ensure!(path.exists(), "reading symbols: there is no {}", path.display());
-    let symbols = Symbols::load(path)?.with_context(|| {
+    let symbols = match Symbols::load(path)? {
+        Some(symbols) => symbols,
+        None => own_symbols(path)?,
+    };
+    Ok(Names::new(Program(symbols)))
+}
+
+fn own_symbols(path: &Path) -> anyhow::Result<Symbols> {
+    let bytes = std::fs::read(path)?;
+    let symbols = Symbols::parse(&bytes, &bytes).ok().filter(Symbols::has_functions);
+    symbols.with_context(|| {
         format!(
-            "{} has no debug information, nor has it a twin (.debug.elf); name the program as it was built, before it \
-             was stripped",
+            "{} is no program with symbols, nor has it a twin (.debug.elf); name it as it was built, before it was stripped",
             path.display()
         )
-    })?;
-    Ok(Names::new(Program(symbols)))
+    })
 }
 
 impl Locate for Program {

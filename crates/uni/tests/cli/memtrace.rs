@@ -112,7 +112,9 @@ fn a_diff_shows_both_sides() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let diff = stdout(&output);
     assert!(diff.contains("LIVE CHANGE") && diff.contains("+1.5 MiB") && diff.contains("File38"), "{diff}");
+    assert_eq!(stderr(&output), "uni: the traces are of two programs: demo and unikernel.hvt\n");
     let same = memtrace(&["diff", text(&after), text(&after), "--output", "json"]);
+    assert_eq!(stderr(&same), "");
     let same: serde_json::Value = serde_json::from_str(&stdout(&same)).expect("JSON");
     assert!(same["rows"].as_array().expect("rows").iter().all(|row| row["live_change_bytes"] == 0));
 }
@@ -179,7 +181,7 @@ fn what_is_shown_may_not_be_what_one_thinks() {
     assert!(late.status.success() && stderr(&late).contains(nothing), "{}", stderr(&late));
     for (file, words) in [
         ("/nonexistent", "there is no /nonexistent"),
-        (text(&headless), "has no debug information, nor has it a twin"),
+        (text(&headless), "is no program with symbols, nor has it a twin"),
     ] {
         let output = memtrace(&["report", text(&headless), "--symbols", file]);
         assert!(!output.status.success() && stderr(&output).contains(words), "{}", stderr(&output));
