@@ -235,9 +235,7 @@ fn folder(file: &str) -> Option<&str> {
     }
     let is_own = |part: &&str| OWN_FOLDERS.contains(part);
     let mut named = parts().filter(|part| !NO_NAME.contains(part)).peekable();
-    named
-        .next_if(|part| !is_own(part))
-        .map(|first| named.filter(|part| !is_own(part)).last().unwrap_or(first))
+    named.next_if(|part| !is_own(part)).map(|first| named.rfind(|part| !is_own(part)).unwrap_or(first))
 }
 
 /// The package of a file under opam's folders, without its version: `lwt` of `.opam/4.14.1/lib/lwt/unix/x.ml` and of
