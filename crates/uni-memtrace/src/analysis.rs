@@ -4,17 +4,14 @@
 //! with the trace. All of it is bounded, see [`Options`].
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
-use uni_wire::memtrace::{Alloc, Decoder, Fault, FaultKind, Item, Mode, Source};
+use uni_wire::memtrace::{Fault, FaultKind, Position, Source};
 
+use crate::batch::{Batch, Event, Kind, Other, Owned};
 use crate::live::{Block, LiveTable};
 use crate::series::Series;
 use crate::symbols::Symbols;
 use crate::trie::{MAX_DEPTH, ROOT, Trie};
-
-/// Bytes read at once: two of the largest packets, few enough for a processor's cache.
-const READ_BYTES: usize = 1 << 16;
 
 /// What is wanted of a trace, and how much may be kept of it.
 #[derive(Clone, Debug)]
@@ -27,9 +24,9 @@ pub struct Options {
     pub stacks: usize,
     /// Blocks that are alive long; about 25 bytes each.
     pub live_blocks: usize,
-    /// Frames with names.
+    /// Places of frames with names: one a frame, and one more for each function that was inlined.
     pub frames: usize,
-    /// All names together, in bytes.
+    /// What all names together take, in bytes.
     pub name_bytes: usize,
 }
 
@@ -107,7 +104,10 @@ pub struct Analysis {
     pub(crate) live: LiveTable,
     pub(crate) series: Series,
     pub(crate) sums: Sums,
-    /// By domain: the node of each prefix of its last backtrace.
+    /// The domain that allocated last, and the node of each prefix of its last backtrace.
+    domain: u16,
+    path: Vec<u32>,
+    /// The same of the other domains.
     paths: BTreeMap<u16, Vec<u32>>,
     faults: BTreeMap<u64, (FaultKind, FaultCount)>,
 }
@@ -125,46 +125,61 @@ impl Analysis {
             live: LiveTable::new(options.live_blocks),
             series: Series::new(options.steps),
             sums: Sums::default(),
+            domain: 0,
+            path: Vec::new(),
             paths: BTreeMap::new(),
             faults: BTreeMap::new(),
         }
     }
 
-    /// Takes the next item of the trace.
-    #[inline]
-    pub fn handle_item(&mut self, item: &Item<'_>) {
-        match item {
-            Item::Alloc(alloc) => self.alloc(alloc),
-            Item::Collect(event) => self.collect(event.time_micros, event.id),
-            Item::Promote(event) => {
-                if self.time(event.time_micros).is_some() {
-                    self.sums.promoted += 1;
+    /// Takes the next events of the trace.
+    pub(crate) fn handle_batch(&mut self, batch: &mut Batch) {
+        let mut codes = &batch.codes[..];
+        let mut others = batch.others.drain(..);
+        for event in &batch.events {
+            match event.kind {
+                Kind::Alloc(source) => {
+                    let (new, rest) =
+                        codes.split_at_checked(event.new_frames as usize).unwrap_or((codes, &[]));
+                    codes = rest;
+                    self.alloc(event, source, new);
+                }
+                Kind::Collect => self.collect(event.time_micros, event.id),
+                Kind::Promote => {
+                    if self.time(event.time_micros).is_some() {
+                        self.sums.promoted += 1;
+                    }
+                }
+                Kind::Other => {
+                    if let Some(other) = others.next() {
+                        self.other(other);
+                    }
                 }
             }
-            Item::Location { code, positions } => self.symbols.locate(*code, positions),
-            Item::Packet(header) => {
+        }
+    }
+
+    #[cold]
+    fn other(&mut self, other: Other) {
+        match other {
+            Other::Location { code, positions } => {
+                let positions: Vec<Position<'_>> = positions.iter().map(Owned::position).collect();
+                self.symbols.locate(code, &positions);
+            }
+            Other::Packet(begin_micros) => {
                 // a trace whose beginning is missing starts with what there is of it
-                self.start_micros.get_or_insert(header.begin_micros);
+                self.start_micros.get_or_insert(begin_micros);
             }
-            Item::Info(info) => {
+            Other::Info(info) => {
                 self.start_micros = Some(info.start_micros);
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                self.info = Some(TraceInfo {
-                    executable_name: text(info.executable_name),
-                    host_name: text(info.host_name),
-                    pid: (info.pid != u64::MAX).then_some(info.pid),
-                    start_micros: info.start_micros,
-                    sample_rate: info.sample_rate,
-                    word_size_bits: info.word_size_bits,
-                    context: text(info.context),
-                });
+                self.info = Some(info);
             }
-            Item::Fault(fault) => self.fault(fault),
+            Other::Fault(fault) => self.fault(&fault),
         }
     }
 
     /// The trace has ended.
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.series.finish();
     }
 
@@ -212,10 +227,10 @@ impl Analysis {
         Some(time)
     }
 
-    fn alloc(&mut self, alloc: &Alloc<'_>) {
-        let node = self.stack(alloc);
+    fn alloc(&mut self, alloc: &Event, source: Source, new_frames: &[u64]) {
+        let node = self.stack(alloc, new_frames);
         let Some(time) = self.time(alloc.time_micros) else { return };
-        let samples = u32::try_from(alloc.samples).unwrap_or(u32::MAX);
+        let samples = alloc.samples;
         let words = u64::from(samples);
         let at = self.trie.sums_at(node);
         let Some(entry) = self.trie.sums_mut(at) else { return };
@@ -228,7 +243,7 @@ impl Analysis {
         sums.allocated += words;
         sums.live += words;
         sums.live_blocks += 1;
-        match alloc.source {
+        match source {
             Source::Minor => {}
             Source::Major => sums.major += words,
             Source::External => sums.external += words,
@@ -258,13 +273,16 @@ impl Analysis {
 
     /// The node of an allocation's stack. Only the frames that are not those of the one before are looked up.
     #[inline]
-    fn stack(&mut self, alloc: &Alloc<'_>) -> u32 {
-        let path = self.paths.entry(alloc.domain).or_default();
-        path.truncate(alloc.shared_frames);
-        let known = path.len();
-        let mut node = path.last().copied().unwrap_or(ROOT);
-        for code in alloc.backtrace.get(known..).unwrap_or_default() {
-            if path.len() >= MAX_DEPTH {
+    fn stack(&mut self, alloc: &Event, new_frames: &[u64]) -> u32 {
+        if self.domain != alloc.domain {
+            let path = self.paths.remove(&alloc.domain).unwrap_or_default();
+            self.paths.insert(self.domain, std::mem::replace(&mut self.path, path));
+            self.domain = alloc.domain;
+        }
+        self.path.truncate(alloc.shared_frames as usize);
+        let mut node = self.path.last().copied().unwrap_or(ROOT);
+        for code in new_frames {
+            if self.path.len() >= MAX_DEPTH {
                 self.trie.count_cut();
                 break;
             }
@@ -276,7 +294,7 @@ impl Analysis {
                     self.trie.child(node, *code, frame, |caller| symbols.site_of(caller.site, frame))
                 }
             };
-            path.push(node);
+            self.path.push(node);
         }
         node
     }
@@ -310,35 +328,4 @@ impl Analysis {
             }
         }
     }
-}
-
-/// Reads a whole trace. `progress` is told how many bytes were read so far.
-///
-/// # Errors
-/// When reading fails. A damaged trace is read as far as possible: see [`Analysis::faults`].
-pub fn read(
-    mut input: impl Read,
-    options: &Options,
-    mut progress: impl FnMut(u64),
-) -> std::io::Result<Analysis> {
-    let mut analysis = Analysis::new(options);
-    let mut decoder = Decoder::new(Mode::Lenient);
-    let mut buffer = vec![0; READ_BYTES];
-    let mut total = 0;
-    loop {
-        let count = match input.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let bytes = buffer.get(..count).unwrap_or_default();
-        // a lenient reader has no errors
-        let _none = decoder.handle_bytes(bytes, |item| analysis.handle_item(&item));
-        total += count as u64;
-        progress(total);
-    }
-    let _none = decoder.finish(|item| analysis.handle_item(&item));
-    analysis.finish();
-    Ok(analysis)
 }

@@ -1,6 +1,6 @@
 //! What a heap trace says: which library holds the memory of a program, when, and by which calls.
 //!
-//! Owns the meaning of a trace: [`Analysis`] takes its events one by one and keeps sums by stack, never the events, so
+//! Owns the meaning of a trace: [`read`] takes its events one by one, and an [`Analysis`] keeps sums by stack, never the events, so
 //! that a trace of any length needs a bounded amount of memory. [`Report`], [`Diff`], [`FlameGraph`] and the pprof form
 //! are made from it. Never opens a file and never reads a clock.
 //!
@@ -8,24 +8,27 @@
 //! All sizes are estimates by that rule, in bytes.
 
 mod analysis;
+mod batch;
 mod diff;
 mod flame;
 mod html;
 mod library;
 mod live;
 mod pprof;
+mod read;
 mod report;
 mod series;
 mod svg;
 mod symbols;
 mod trie;
 
-pub use analysis::{Analysis, FaultCount, Options, TraceInfo, read};
+pub use analysis::{Analysis, FaultCount, Options, TraceInfo};
 pub use diff::{Diff, DiffRow};
 pub use flame::{FlameGraph, FlameNode};
 pub use html::html;
 pub use library::{Owner, owner};
 pub use pprof::pprof;
+pub use read::read;
 pub use report::{Grouping, Report, Row, Timeline, Totals};
 pub use svg::svg;
 /// How a flame graph looks, for the script.
