@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 
 use uni_wire::memtrace::{Fault, FaultKind, Position, Source};
 
-use crate::batch::{Batch, Event, Kind, Other, Owned};
+use crate::batch::{Batch, Event, Kind, Other, Owned, Size};
 use crate::live::{Block, LiveTable};
+use crate::memo::Memo;
+use crate::path::{Hashing, Path};
 use crate::series::Series;
 use crate::symbols::Symbols;
-use crate::trie::{MAX_DEPTH, ROOT, Trie};
+use crate::trie::Trie;
 
 /// What is wanted of a trace, and how much may be kept of it.
 #[derive(Clone, Debug)]
@@ -104,11 +106,13 @@ pub struct Analysis {
     pub(crate) live: LiveTable,
     pub(crate) series: Series,
     pub(crate) sums: Sums,
-    /// The domain that allocated last, and the node of each prefix of its last backtrace.
+    hashing: Hashing,
+    memo: Memo,
+    /// The domain that allocated last, and its last stack.
     domain: u16,
-    path: Vec<u32>,
+    path: Path,
     /// The same of the other domains.
-    paths: BTreeMap<u16, Vec<u32>>,
+    paths: BTreeMap<u16, Path>,
     faults: BTreeMap<u64, (FaultKind, FaultCount)>,
 }
 
@@ -125,8 +129,10 @@ impl Analysis {
             live: LiveTable::new(options.live_blocks),
             series: Series::new(options.steps),
             sums: Sums::default(),
+            hashing: Hashing::new(),
+            memo: Memo::new(),
             domain: 0,
-            path: Vec::new(),
+            path: Path::default(),
             paths: BTreeMap::new(),
             faults: BTreeMap::new(),
         }
@@ -136,13 +142,16 @@ impl Analysis {
     pub(crate) fn handle_batch(&mut self, batch: &mut Batch) {
         let mut codes = &batch.codes[..];
         let mut others = batch.others.drain(..);
+        let mut take = |count: usize| {
+            let (taken, rest) = codes.split_at_checked(count).unwrap_or((codes, &[]));
+            codes = rest;
+            taken
+        };
         for event in &batch.events {
             match event.kind {
                 Kind::Alloc(source) => {
-                    let (new, rest) =
-                        codes.split_at_checked(event.new_frames as usize).unwrap_or((codes, &[]));
-                    codes = rest;
-                    self.alloc(event, source, new);
+                    let size = event.size();
+                    self.alloc(event, source, size, take(size.new_frames));
                 }
                 Kind::Collect => self.collect(event.time_micros, event.id),
                 Kind::Promote => {
@@ -150,11 +159,13 @@ impl Analysis {
                         self.sums.promoted += 1;
                     }
                 }
-                Kind::Other => {
-                    if let Some(other) = others.next() {
-                        self.other(other);
+                Kind::Other => match others.next() {
+                    Some(Other::Alloc(source, size)) => {
+                        self.alloc(event, source, size, take(size.new_frames));
                     }
-                }
+                    Some(other) => self.other(other),
+                    None => {}
+                },
             }
         }
     }
@@ -166,21 +177,24 @@ impl Analysis {
                 let positions: Vec<Position<'_>> = positions.iter().map(Owned::position).collect();
                 self.symbols.locate(code, &positions);
             }
-            Other::Packet(begin_micros) => {
+            Other::Packet { begin_micros, domain } => {
                 // a trace whose beginning is missing starts with what there is of it
                 self.start_micros.get_or_insert(begin_micros);
+                self.enter(domain);
             }
             Other::Info(info) => {
                 self.start_micros = Some(info.start_micros);
                 self.info = Some(info);
             }
             Other::Fault(fault) => self.fault(&fault),
+            // an event, which is not taken here
+            Other::Alloc(..) => {}
         }
     }
 
     /// The trace has ended.
     pub(crate) fn finish(&mut self) {
-        self.series.finish();
+        self.series.finish(&mut self.trie.stacks);
     }
 
     /// Whether nothing at all could be read.
@@ -227,17 +241,18 @@ impl Analysis {
         Some(time)
     }
 
-    fn alloc(&mut self, alloc: &Event, source: Source, new_frames: &[u64]) {
-        let node = self.stack(alloc, new_frames);
+    #[inline]
+    fn alloc(&mut self, alloc: &Event, source: Source, size: Size, new_frames: &[u64]) {
+        let at = self.stack(size.shared_frames, new_frames);
         let Some(time) = self.time(alloc.time_micros) else { return };
-        let samples = alloc.samples;
+        self.series.reach(time, &mut self.trie.stacks);
+        let samples = size.samples;
         let words = u64::from(samples);
-        let at = self.trie.sums_at(node);
-        let Some(entry) = self.trie.sums_mut(at) else { return };
-        entry.allocations = entry.allocations.saturating_add(1);
-        entry.allocated += words;
-        entry.live += words;
-        let site = entry.site;
+        let Some(stack) = self.trie.stacks.get_mut(at) else { return };
+        stack.allocations = stack.allocations.saturating_add(1);
+        stack.allocated += words;
+        stack.live += words;
+        self.series.change(at, &mut stack.step);
         let sums = &mut self.sums;
         sums.allocations += 1;
         sums.allocated += words;
@@ -251,13 +266,13 @@ impl Analysis {
         if sums.live > sums.peak {
             (sums.peak, sums.peak_micros) = (sums.live, time);
         }
-        self.live.insert(alloc.id, Block { sums: at, samples });
-        self.series.change(time, site, words, false);
+        self.live.insert(alloc.id, Block { stack: at, samples });
     }
 
+    #[inline]
     fn collect(&mut self, time_micros: u64, id: u64) {
         let Some(time) = self.time(time_micros) else { return };
-        let Some(Block { sums: at, samples }) = self.live.remove(id) else {
+        let Some(Block { stack: at, samples }) = self.live.remove(id) else {
             self.sums.unmatched += 1;
             return;
         };
@@ -265,38 +280,50 @@ impl Analysis {
         self.sums.freed += 1;
         self.sums.live = self.sums.live.saturating_sub(words);
         self.sums.live_blocks = self.sums.live_blocks.saturating_sub(1);
-        let Some(entry) = self.trie.sums_mut(at) else { return };
-        entry.live = entry.live.saturating_sub(words);
-        let site = entry.site;
-        self.series.change(time, site, words, true);
+        self.series.reach(time, &mut self.trie.stacks);
+        let Some(stack) = self.trie.stacks.get_mut(at) else { return };
+        stack.live = stack.live.saturating_sub(words);
+        self.series.change(at, &mut stack.step);
     }
 
-    /// The node of an allocation's stack. Only the frames that are not those of the one before are looked up.
-    #[inline]
-    fn stack(&mut self, alloc: &Event, new_frames: &[u64]) -> u32 {
-        if self.domain != alloc.domain {
-            let path = self.paths.remove(&alloc.domain).unwrap_or_default();
+    /// What follows is of this domain.
+    fn enter(&mut self, domain: u16) {
+        if self.domain != domain {
+            let path = self.paths.remove(&domain).unwrap_or_default();
             self.paths.insert(self.domain, std::mem::replace(&mut self.path, path));
-            self.domain = alloc.domain;
+            self.domain = domain;
         }
-        self.path.truncate(alloc.shared_frames as usize);
-        let mut node = self.path.last().copied().unwrap_or(ROOT);
-        for code in new_frames {
-            if self.path.len() >= MAX_DEPTH {
-                self.trie.count_cut();
-                break;
-            }
-            node = match self.trie.quick_child(node, *code) {
-                Some(child) => child,
-                None => {
-                    let frame = self.symbols.frame(*code);
-                    let symbols = &mut self.symbols;
-                    self.trie.child(node, *code, frame, |caller| symbols.site_of(caller.site, frame))
-                }
-            };
-            self.path.push(node);
+    }
+
+    /// Where the sums of an allocation's stack are.
+    #[inline]
+    fn stack(&mut self, shared_frames: usize, new_frames: &[u64]) -> u32 {
+        let (hash, fits) = self.path.change(&self.hashing, shared_frames, new_frames);
+        if !fits {
+            self.trie.count_cut();
         }
-        node
+        self.memo.find(hash).unwrap_or_else(|| self.look_up(hash))
+    }
+
+    /// Walks through the frames of the stack that were not looked up yet. One that was cut is not remembered: each time
+    /// it comes it is counted.
+    #[cold]
+    fn look_up(&mut self, hash: u64) -> u32 {
+        let node = loop {
+            let (caller, Some(code)) = self.path.next() else { break self.path.next().0 };
+            let cut = self.trie.cut();
+            let node = self.trie.quick_child(caller, code).unwrap_or_else(|| {
+                let frame = self.symbols.frame(code);
+                let symbols = &mut self.symbols;
+                self.trie.child(caller, code, frame, |node| symbols.site_of(node.site, frame))
+            });
+            self.path.push_node(node, self.trie.cut() > cut);
+        };
+        let stack = self.trie.stack_of(node);
+        if self.path.is_whole() {
+            self.memo.insert(hash, stack);
+        }
+        stack
     }
 
     fn fault(&mut self, fault: &Fault) {

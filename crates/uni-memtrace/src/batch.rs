@@ -20,17 +20,25 @@ pub(crate) struct Event {
     /// Of the allocation.
     pub(crate) id: u64,
     pub(crate) kind: Kind,
-    pub(crate) domain: u16,
+    samples: u16,
+    shared_frames: u16,
+    new_frames: u16,
+}
+
+/// How large an allocation is, and its backtrace.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
     /// How many of its words were sampled.
     pub(crate) samples: u32,
     /// Leading frames that are those of the domain's allocation before.
-    pub(crate) shared_frames: u32,
+    pub(crate) shared_frames: usize,
     /// Frames after them: so many of the batch's codes.
-    pub(crate) new_frames: u32,
+    pub(crate) new_frames: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    /// Of the domain whose packet it is in.
     Alloc(Source),
     Promote,
     Collect,
@@ -42,12 +50,17 @@ pub(crate) enum Kind {
 #[derive(Debug)]
 pub(crate) enum Other {
     Info(crate::TraceInfo),
-    /// A packet begins, at this time.
-    Packet(u64),
+    /// A packet of a domain begins, at this time.
+    Packet {
+        begin_micros: u64,
+        domain: u16,
+    },
     Location {
         code: u64,
         positions: Vec<Owned>,
     },
+    /// An allocation with numbers too large for an event.
+    Alloc(Source, Size),
     Fault(Fault),
 }
 
@@ -80,49 +93,53 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    #[inline]
+    #[expect(clippy::inline_always, reason = "else every event is written down and read back")]
+    #[inline(always)]
     pub(crate) fn push(&mut self, item: &Item<'_>) {
         match item {
             Item::Alloc(alloc) => self.push_alloc(alloc),
-            Item::Collect(event) => {
-                self.events.push(Event::short(Kind::Collect, event.time_micros, event.id));
+            Item::Collect(event) => self.events.push(Event::new(Kind::Collect, event.time_micros, event.id)),
+            Item::Promote(event) => self.events.push(Event::new(Kind::Promote, event.time_micros, event.id)),
+            _ => self.push_rare(item),
+        }
+    }
+
+    #[cold]
+    fn push_rare(&mut self, item: &Item<'_>) {
+        let other = match item {
+            Item::Packet(header) => {
+                Other::Packet { begin_micros: header.begin_micros, domain: header.domain }
             }
-            Item::Promote(event) => {
-                self.events.push(Event::short(Kind::Promote, event.time_micros, event.id));
-            }
-            Item::Packet(header) => self.push_other(Other::Packet(header.begin_micros)),
             Item::Location { code, positions } => {
                 let bytes =
                     |position: &Position<'_>| position.name.len() + position.file.len() + size_of::<Owned>();
                 self.text_bytes += positions.iter().map(bytes).sum::<usize>();
-                let positions = positions.iter().map(Owned::new).collect();
-                self.push_other(Other::Location { code: *code, positions });
+                Other::Location { code: *code, positions: positions.iter().map(Owned::new).collect() }
             }
-            Item::Info(info) => self.push_other(Other::Info(read_info(info))),
-            Item::Fault(fault) => self.push_other(Other::Fault(*fault)),
-        }
+            Item::Info(info) => Other::Info(read_info(info)),
+            Item::Fault(fault) => Other::Fault(*fault),
+            Item::Alloc(_) | Item::Collect(_) | Item::Promote(_) => return,
+        };
+        self.others.push(other);
+        self.events.push(Event::new(Kind::Other, 0, 0));
     }
 
     #[inline]
     fn push_alloc(&mut self, alloc: &Alloc<'_>) {
         let new = alloc.backtrace.get(alloc.shared_frames..).unwrap_or_default();
         self.codes.extend_from_slice(new);
-        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        self.events.push(Event {
-            time_micros: alloc.time_micros,
-            id: alloc.id,
-            kind: Kind::Alloc(alloc.source),
-            domain: alloc.domain,
-            samples: u32::try_from(alloc.samples).unwrap_or(u32::MAX),
-            shared_frames: number(alloc.shared_frames),
-            new_frames: number(new.len()),
-        });
-    }
-
-    #[cold]
-    fn push_other(&mut self, other: Other) {
-        self.others.push(other);
-        self.events.push(Event::short(Kind::Other, 0, 0));
+        let mut event = Event::new(Kind::Alloc(alloc.source), alloc.time_micros, alloc.id);
+        let samples = u16::try_from(alloc.samples);
+        let (shared, new_count) = (u16::try_from(alloc.shared_frames), u16::try_from(new.len()));
+        if let (Ok(samples), Ok(shared), Ok(new_count)) = (samples, shared, new_count) {
+            (event.samples, event.shared_frames, event.new_frames) = (samples, shared, new_count);
+        } else {
+            event.kind = Kind::Other;
+            let samples = u32::try_from(alloc.samples).unwrap_or(u32::MAX);
+            let size = Size { samples, shared_frames: alloc.shared_frames, new_frames: new.len() };
+            self.others.push(Other::Alloc(alloc.source, size));
+        }
+        self.events.push(event);
     }
 
     /// Whether it is to be handed on before more is put in.
@@ -142,8 +159,19 @@ impl Batch {
 }
 
 impl Event {
-    const fn short(kind: Kind, time_micros: u64, id: u64) -> Self {
-        Self { time_micros, id, kind, domain: 0, samples: 0, shared_frames: 0, new_frames: 0 }
+    #[inline]
+    const fn new(kind: Kind, time_micros: u64, id: u64) -> Self {
+        Self { time_micros, id, kind, samples: 0, shared_frames: 0, new_frames: 0 }
+    }
+
+    /// Of an allocation.
+    #[inline]
+    pub(crate) fn size(&self) -> Size {
+        Size {
+            samples: self.samples.into(),
+            shared_frames: self.shared_frames.into(),
+            new_frames: self.new_frames.into(),
+        }
     }
 }
 

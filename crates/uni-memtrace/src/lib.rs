@@ -1,8 +1,8 @@
 //! What a heap trace says: which library holds the memory of a program, when, and by which calls.
 //!
-//! Owns the meaning of a trace: [`read`] takes its events one by one, and an [`Analysis`] keeps sums by stack, never the events, so
-//! that a trace of any length needs a bounded amount of memory. [`Report`], [`Diff`], [`FlameGraph`] and the pprof form
-//! are made from it. Never opens a file and never reads a clock.
+//! Owns the meaning of a trace: [`read`] takes its events one by one, and an [`Analysis`] keeps sums by stack, never the
+//! events, so that a trace of any length needs a bounded amount of memory. [`Report`], [`Diff`], [`FlameGraph`] and the
+//! pprof form are made from it. Never opens a file and never reads a clock.
 //!
 //! A trace is a sample: a word is sampled with the probability `rate`, so a sampled word stands for `1 / rate` words.
 //! All sizes are estimates by that rule, in bytes.
@@ -14,10 +14,13 @@ mod flame;
 mod html;
 mod library;
 mod live;
+mod memo;
+mod path;
 mod pprof;
 mod read;
 mod report;
 mod series;
+mod stacks;
 mod svg;
 mod symbols;
 mod trie;

@@ -73,7 +73,8 @@ impl Outlet {
         Ok(())
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "else every event is written down and read back")]
+    #[inline(always)]
     fn put(&mut self, item: &Item<'_>) {
         self.batch.push(item);
         if self.batch.is_full() {

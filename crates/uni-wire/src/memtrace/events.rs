@@ -231,8 +231,12 @@ impl PacketReader<'_> {
     fn event(&mut self, rest: &mut Bytes<'_>, each: &mut impl FnMut(Item<'_>)) -> Result<(), FaultKind> {
         let word = rest.u32().ok_or(FaultKind::CutEvent)?;
         let time_micros = self.time(u64::from(word) & TIME_MASK, rest, each)?;
-        match word >> TIME_BITS {
-            code @ (event::ALLOC | 101..=116) => self.alloc(code, time_micros, rest, each),
+        let code = word >> TIME_BITS;
+        // by far the most frequent ones
+        if matches!(code, event::ALLOC | 101..=116) {
+            return self.alloc(code, time_micros, rest, each);
+        }
+        match code {
             event::COLLECT => {
                 let reference = self.reference(time_micros, rest)?;
                 each(Item::Collect(reference));
