@@ -5,7 +5,6 @@
 
 mod files;
 mod flame;
-mod names;
 mod take;
 
 use std::collections::BTreeMap;
