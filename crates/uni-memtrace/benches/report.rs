@@ -1,4 +1,5 @@
-//! How fast a large trace is read, and in how much memory: `cargo bench -p uni-memtrace -- [MEGABYTES]`.
+//! How fast a large trace is read, and in how much memory: `cargo bench -p uni-memtrace -- [MEGABYTES]`. The trace alone:
+//! `cargo bench -p uni-memtrace -- make FILE MEGABYTES`.
 //!
 //! The trace is made by Uni's writer: calls of some thousand different stacks, most blocks die young. Each figure comes
 //! from a process of its own, so that the peak of memory is that figure's; reading alone is the baseline.
@@ -22,6 +23,10 @@ const HOT: u64 = 400;
 fn main() -> std::io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match &args[..] {
+        [what, file, megabytes] if what == "make" => {
+            let megabytes: u64 = megabytes.parse().map_err(std::io::Error::other)?;
+            make(Path::new(file), megabytes * 1_000_000)
+        }
         [what, file] => measure(what, Path::new(file)),
         _ => {
             let megabytes = args.first().and_then(|arg| arg.parse().ok()).unwrap_or(DEFAULT_MEGABYTES);

@@ -4,19 +4,18 @@
 //! with the trace. All of it is bounded, see [`Options`].
 
 use std::collections::BTreeMap;
-use std::io::Read;
 
-use uni_wire::memtrace::{Alloc, Decoder, Fault, FaultKind, Item, Mode, Source};
+use uni_wire::memtrace::{Fault, FaultKind, Position, Source};
 
+use crate::batch::{Batch, Event, Kind, Other, Owned, Size};
 use crate::lifetime::ShortLived;
 use crate::live::{Block, LiveTable};
+use crate::memo::Memo;
 use crate::names::Names;
+use crate::path::{Hashing, Path};
 use crate::series::Series;
 use crate::symbols::Symbols;
-use crate::trie::{MAX_DEPTH, ROOT, Trie};
-
-/// Bytes read at once: two of the largest packets, few enough for a processor's cache.
-const READ_BYTES: usize = 1 << 16;
+use crate::trie::Trie;
 
 /// What is wanted of a trace, and how much may be kept of it.
 #[derive(Clone, Debug)]
@@ -29,9 +28,9 @@ pub struct Options {
     pub stacks: usize,
     /// Blocks that are alive long; about 25 bytes each.
     pub live_blocks: usize,
-    /// Frames with names.
+    /// Places of frames with names: one a frame, and one more for each function that was inlined.
     pub frames: usize,
-    /// All names together, in bytes.
+    /// What all names together take, in bytes.
     pub name_bytes: usize,
     /// Who knows what addresses are called that the trace does not name.
     pub names: Option<Names>,
@@ -116,8 +115,13 @@ pub struct Analysis {
     pub(crate) live: LiveTable,
     pub(crate) series: Series,
     pub(crate) sums: Sums,
-    /// By domain: the node of each prefix of its last backtrace.
-    paths: BTreeMap<u16, Vec<u32>>,
+    hashing: Hashing,
+    memo: Memo,
+    /// The domain that allocated last, and its last stack.
+    domain: u16,
+    path: Path,
+    /// The same of the other domains.
+    paths: BTreeMap<u16, Path>,
     faults: BTreeMap<u64, (FaultKind, FaultCount)>,
 }
 
@@ -135,47 +139,72 @@ impl Analysis {
             live: LiveTable::new(options.live_blocks),
             series: Series::new(options.steps),
             sums: Sums::default(),
+            hashing: Hashing::new(),
+            memo: Memo::new(),
+            domain: 0,
+            path: Path::default(),
             paths: BTreeMap::new(),
             faults: BTreeMap::new(),
         }
     }
 
-    /// Takes the next item of the trace.
-    #[inline]
-    pub fn handle_item(&mut self, item: &Item<'_>) {
-        match item {
-            Item::Alloc(alloc) => self.alloc(alloc),
-            Item::Collect(event) => self.collect(event.time_micros, event.id),
-            Item::Promote(event) => {
-                if self.time(event.time_micros).is_some() && !self.is_left_out(event.id) {
-                    self.sums.promoted += 1;
+    /// Takes the next events of the trace.
+    pub(crate) fn handle_batch(&mut self, batch: &mut Batch) {
+        let mut codes = &batch.codes[..];
+        let mut others = batch.others.drain(..);
+        let mut take = |count: usize| {
+            let (taken, rest) = codes.split_at_checked(count).unwrap_or((codes, &[]));
+            codes = rest;
+            taken
+        };
+        for event in &batch.events {
+            match event.kind {
+                Kind::Alloc(source) => {
+                    let size = event.size();
+                    self.alloc(event, source, size, take(size.new_frames));
                 }
+                Kind::Collect => self.collect(event.time_micros, event.id),
+                Kind::Promote => {
+                    if self.time(event.time_micros).is_some() && !self.is_left_out(event.id) {
+                        self.sums.promoted += 1;
+                    }
+                }
+                Kind::Other => match others.next() {
+                    Some(Other::Alloc(source, size)) => {
+                        self.alloc(event, source, size, take(size.new_frames));
+                    }
+                    Some(other) => self.other(other),
+                    None => {}
+                },
             }
-            Item::Location { code, positions } => self.symbols.locate(*code, positions),
-            Item::Packet(header) => {
+        }
+    }
+
+    #[cold]
+    fn other(&mut self, other: Other) {
+        match other {
+            Other::Location { code, positions } => {
+                let positions: Vec<Position<'_>> = positions.iter().map(Owned::position).collect();
+                self.symbols.locate(code, &positions);
+            }
+            Other::Packet { begin_micros, domain } => {
                 // a trace whose beginning is missing starts with what there is of it
-                self.start_micros.get_or_insert(header.begin_micros);
+                self.start_micros.get_or_insert(begin_micros);
+                self.enter(domain);
             }
-            Item::Info(info) => {
+            Other::Info(info) => {
                 self.start_micros = Some(info.start_micros);
-                let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-                self.info = Some(TraceInfo {
-                    executable_name: text(info.executable_name),
-                    host_name: text(info.host_name),
-                    pid: (info.pid != u64::MAX).then_some(info.pid),
-                    start_micros: info.start_micros,
-                    sample_rate: info.sample_rate,
-                    word_size_bits: info.word_size_bits,
-                    context: text(info.context),
-                });
+                self.info = Some(info);
             }
-            Item::Fault(fault) => self.fault(fault),
+            Other::Fault(fault) => self.fault(&fault),
+            // an event, which is not taken here
+            Other::Alloc(..) => {}
         }
     }
 
     /// The trace has ended.
-    pub fn finish(&mut self) {
-        self.series.finish();
+    pub(crate) fn finish(&mut self) {
+        self.series.finish(&mut self.trie.stacks);
         self.symbols.settle();
     }
 
@@ -240,26 +269,27 @@ impl Analysis {
         self.left_out.as_ref().is_some_and(|left_out| left_out.has(id))
     }
 
-    fn alloc(&mut self, alloc: &Alloc<'_>) {
-        let node = self.stack(alloc);
+    #[inline]
+    fn alloc(&mut self, alloc: &Event, source: Source, size: Size, new_frames: &[u64]) {
+        let at = self.stack(size.shared_frames, new_frames);
         let Some(time) = self.time(alloc.time_micros) else { return };
         if self.is_left_out(alloc.id) {
             return;
         }
-        let samples = u32::try_from(alloc.samples).unwrap_or(u32::MAX);
+        self.series.reach(time, &mut self.trie.stacks);
+        let samples = size.samples;
         let words = u64::from(samples);
-        let at = self.trie.sums_at(node);
-        let Some(entry) = self.trie.sums_mut(at) else { return };
-        entry.allocations = entry.allocations.saturating_add(1);
-        entry.allocated += words;
-        entry.live += words;
-        let site = entry.site;
+        let Some(stack) = self.trie.stacks.get_mut(at) else { return };
+        stack.allocations = stack.allocations.saturating_add(1);
+        stack.allocated += words;
+        stack.live += words;
+        self.series.change(at, &mut stack.step);
         let sums = &mut self.sums;
         sums.allocations += 1;
         sums.allocated += words;
         sums.live += words;
         sums.live_blocks += 1;
-        match alloc.source {
+        match source {
             Source::Minor => {}
             Source::Major => sums.major += words,
             Source::External => sums.external += words,
@@ -267,16 +297,16 @@ impl Analysis {
         if sums.live > sums.peak {
             (sums.peak, sums.peak_micros) = (sums.live, time);
         }
-        self.live.insert(alloc.id, Block { sums: at, samples });
-        self.series.change(time, site, words, false);
+        self.live.insert(alloc.id, Block { stack: at, samples });
     }
 
+    #[inline]
     fn collect(&mut self, time_micros: u64, id: u64) {
         let Some(time) = self.time(time_micros) else { return };
         if self.is_left_out(id) {
             return;
         }
-        let Some(Block { sums: at, samples }) = self.live.remove(id) else {
+        let Some(Block { stack: at, samples }) = self.live.remove(id) else {
             self.sums.unmatched += 1;
             return;
         };
@@ -284,35 +314,50 @@ impl Analysis {
         self.sums.freed += 1;
         self.sums.live = self.sums.live.saturating_sub(words);
         self.sums.live_blocks = self.sums.live_blocks.saturating_sub(1);
-        let Some(entry) = self.trie.sums_mut(at) else { return };
-        entry.live = entry.live.saturating_sub(words);
-        let site = entry.site;
-        self.series.change(time, site, words, true);
+        self.series.reach(time, &mut self.trie.stacks);
+        let Some(stack) = self.trie.stacks.get_mut(at) else { return };
+        stack.live = stack.live.saturating_sub(words);
+        self.series.change(at, &mut stack.step);
     }
 
-    /// The node of an allocation's stack. Only the frames that are not those of the one before are looked up.
-    #[inline]
-    fn stack(&mut self, alloc: &Alloc<'_>) -> u32 {
-        let path = self.paths.entry(alloc.domain).or_default();
-        path.truncate(alloc.shared_frames);
-        let known = path.len();
-        let mut node = path.last().copied().unwrap_or(ROOT);
-        for code in alloc.backtrace.get(known..).unwrap_or_default() {
-            if path.len() >= MAX_DEPTH {
-                self.trie.count_cut();
-                break;
-            }
-            node = match self.trie.quick_child(node, *code) {
-                Some(child) => child,
-                None => {
-                    let frame = self.symbols.frame(*code);
-                    let symbols = &mut self.symbols;
-                    self.trie.child(node, *code, frame, |caller| symbols.site_of(caller.site, frame))
-                }
-            };
-            path.push(node);
+    /// What follows is of this domain.
+    fn enter(&mut self, domain: u16) {
+        if self.domain != domain {
+            let path = self.paths.remove(&domain).unwrap_or_default();
+            self.paths.insert(self.domain, std::mem::replace(&mut self.path, path));
+            self.domain = domain;
         }
-        node
+    }
+
+    /// Where the sums of an allocation's stack are.
+    #[inline]
+    fn stack(&mut self, shared_frames: usize, new_frames: &[u64]) -> u32 {
+        let (hash, fits) = self.path.change(&self.hashing, shared_frames, new_frames);
+        if !fits {
+            self.trie.count_cut();
+        }
+        self.memo.find(hash).unwrap_or_else(|| self.look_up(hash))
+    }
+
+    /// Walks through the frames of the stack that were not looked up yet. One that was cut is not remembered: each time
+    /// it comes it is counted.
+    #[cold]
+    fn look_up(&mut self, hash: u64) -> u32 {
+        let node = loop {
+            let (caller, Some(code)) = self.path.next() else { break self.path.next().0 };
+            let cut = self.trie.cut();
+            let node = self.trie.quick_child(caller, code).unwrap_or_else(|| {
+                let frame = self.symbols.frame(code);
+                let symbols = &mut self.symbols;
+                self.trie.child(caller, code, frame, |node| symbols.site_of(node.site, frame))
+            });
+            self.path.push_node(node, self.trie.cut() > cut);
+        };
+        let stack = self.trie.stack_of(node);
+        if self.path.is_whole() {
+            self.memo.insert(hash, stack);
+        }
+        stack
     }
 
     fn fault(&mut self, fault: &Fault) {
@@ -344,35 +389,4 @@ impl Analysis {
             }
         }
     }
-}
-
-/// Reads a whole trace. `progress` is told how many bytes were read so far.
-///
-/// # Errors
-/// When reading fails. A damaged trace is read as far as possible: see [`Analysis::faults`].
-pub fn read(
-    mut input: impl Read,
-    options: &Options,
-    mut progress: impl FnMut(u64),
-) -> std::io::Result<Analysis> {
-    let mut analysis = Analysis::new(options);
-    let mut decoder = Decoder::new(Mode::Lenient);
-    let mut buffer = vec![0; READ_BYTES];
-    let mut total = 0;
-    loop {
-        let count = match input.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        let bytes = buffer.get(..count).unwrap_or_default();
-        // a lenient reader has no errors
-        let _none = decoder.handle_bytes(bytes, |item| analysis.handle_item(&item));
-        total += count as u64;
-        progress(total);
-    }
-    let _none = decoder.finish(|item| analysis.handle_item(&item));
-    analysis.finish();
-    Ok(analysis)
 }

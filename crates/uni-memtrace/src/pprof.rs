@@ -192,8 +192,8 @@ mod tests {
         analysis.symbols.locate(5, &[position]);
         let frame = analysis.symbols.frame(5);
         let node = analysis.trie.child(0, 5, frame, |_| 0);
-        let at = analysis.trie.sums_at(node);
-        let entry = analysis.trie.sums_mut(at).expect("a node");
+        let at = analysis.trie.stack_of(node);
+        let entry = analysis.trie.stacks.get_mut(at).expect("a node");
         (entry.allocations, entry.allocated, entry.live) = (2, 3, 1);
         let mut bytes = Vec::new();
         let packed = pprof(&analysis).expect("memory");

@@ -1,7 +1,9 @@
 //! How much of each site was alive, over time.
 //!
 //! Owns the steps: a bounded number of equal length, which doubles when the trace goes on. A step has the values at its
-//! end of those sites that changed in it.
+//! end of those sites that changed in it. They are summed up when it ends, of the stacks that changed.
+
+use crate::stacks::Stacks;
 
 /// Most values that all steps have together; above, the steps become longer.
 const MAX_VALUES: usize = 1 << 20;
@@ -14,19 +16,16 @@ pub(crate) struct Step {
     pub(crate) changed: Vec<(u32, u64)>,
 }
 
-/// A site in the step in the making.
-#[derive(Clone, Copy, Debug, Default)]
-struct SiteNow {
-    /// Sampled words alive.
-    live: u64,
-    /// The step in which that changed last, plus one.
-    stamp: u32,
-}
-
 #[derive(Debug)]
 pub(crate) struct Series {
-    sites: Vec<SiteNow>,
+    /// Sampled words alive at the end of the last step, by site.
+    sites: Vec<u64>,
+    /// Stacks that changed in the step in the making.
     touched: Vec<u32>,
+    /// Sites that did so in a step that became this one.
+    reopened: Vec<u32>,
+    /// The number of the step in the making; none was ever used before.
+    number: u32,
     steps: Vec<Step>,
     values: usize,
     step_micros: u64,
@@ -41,6 +40,8 @@ impl Series {
         Self {
             sites: Vec::new(),
             touched: Vec::new(),
+            reopened: Vec::new(),
+            number: 1,
             steps: Vec::new(),
             values: 0,
             step_micros: SHORTEST_MICROS,
@@ -57,38 +58,31 @@ impl Series {
         self.step_micros
     }
 
-    /// `samples` more of `site` are alive (or, if `freed`, less), `time_micros` after the start.
+    /// Something happens `time_micros` after the start: before a stack changes.
     #[inline]
-    pub(crate) fn change(&mut self, time_micros: u64, site: u32, samples: u64, freed: bool) {
+    pub(crate) fn reach(&mut self, time_micros: u64, stacks: &mut Stacks) {
         if time_micros >= self.end_micros {
-            self.advance(time_micros);
-        }
-        let at = site as usize;
-        if at >= self.sites.len() {
-            self.sites.resize(at + 1, SiteNow::default());
-        }
-        let stamp = self.stamp();
-        if let Some(now) = self.sites.get_mut(at) {
-            now.live =
-                if freed { now.live.saturating_sub(samples) } else { now.live.saturating_add(samples) };
-            if now.stamp != stamp {
-                now.stamp = stamp;
-                self.touched.push(site);
-            }
+            self.advance(time_micros, stacks);
         }
     }
 
-    fn stamp(&self) -> u32 {
-        u32::try_from(self.steps.len() + 1).unwrap_or(u32::MAX)
+    /// The stack at `at` changes, of which `step` says when it did last.
+    #[inline]
+    pub(crate) fn change(&mut self, at: u32, step: &mut u32) {
+        if *step != self.number {
+            *step = self.number;
+            self.touched.push(at);
+        }
     }
 
     /// Ends the step in the making.
-    pub(crate) fn finish(&mut self) {
-        self.end_step();
+    pub(crate) fn finish(&mut self, stacks: &mut Stacks) {
+        self.end_step(stacks);
     }
 
-    fn advance(&mut self, time_micros: u64) {
-        self.end_step();
+    #[cold]
+    fn advance(&mut self, time_micros: u64, stacks: &mut Stacks) {
+        self.end_step(stacks);
         while self.step_of(time_micros) >= self.max_steps as u64
             || (self.values > MAX_VALUES && self.steps.len() > 2)
         {
@@ -107,14 +101,24 @@ impl Series {
         time_micros / self.step_micros
     }
 
-    fn end_step(&mut self) {
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
-        let changed: Vec<(u32, u64)> = touched
-            .drain(..)
-            .map(|site| (site, self.sites.get(site as usize).map_or(0, |now| now.live)))
-            .collect();
-        self.touched = touched;
+    fn end_step(&mut self, stacks: &mut Stacks) {
+        let mut sites = std::mem::take(&mut self.reopened);
+        for at in self.touched.drain(..) {
+            let Some((site, before, now)) = stacks.tell(at) else { continue };
+            let place = site as usize;
+            if place >= self.sites.len() {
+                self.sites.resize(place + 1, 0);
+            }
+            if let Some(live) = self.sites.get_mut(place) {
+                *live = (*live - before).saturating_add(now);
+            }
+            sites.push(site);
+        }
+        sites.sort_unstable();
+        sites.dedup();
+        let live = |site: &u32| self.sites.get(*site as usize).copied().unwrap_or_default();
+        let changed: Vec<(u32, u64)> = sites.iter().map(|site| (*site, live(site))).collect();
+        self.number = self.number.wrapping_add(1);
         self.values += changed.len();
         self.steps.push(Step { changed });
     }
@@ -123,13 +127,7 @@ impl Series {
     fn reopen(&mut self) {
         let last = self.steps.pop().unwrap_or_default();
         self.values -= last.changed.len();
-        let stamp = self.stamp();
-        for (site, _) in last.changed {
-            if let Some(now) = self.sites.get_mut(site as usize) {
-                now.stamp = stamp;
-            }
-            self.touched.push(site);
-        }
+        self.reopened.extend(last.changed.iter().map(|(site, _)| *site));
     }
 
     /// Makes the steps twice as long.
@@ -142,8 +140,6 @@ impl Series {
             self.steps.push(Step { changed: later_wins(&first.changed, &second.changed) });
         }
         self.values = self.steps.iter().map(|step| step.changed.len()).sum();
-        // the numbers of steps have changed
-        self.sites.iter_mut().for_each(|now| now.stamp = 0);
     }
 }
 
@@ -172,26 +168,34 @@ mod tests {
         /// At the end of every step the values are those of the events up to there.
         #[test]
         fn steps_have_the_values_at_their_end(
-            events in prop::collection::vec((0_u64..30_000, 0_u32..4, 1_u64..9), 1..80),
+            events in prop::collection::vec((0_u64..30_000, 0_u32..8, 1_u64..9), 1..80),
         ) {
             let mut series = Series::new(8);
+            let mut stacks = Stacks::new();
+            // each site has two
+            let places: Vec<u32> = (0..8).map(|n| stacks.add(n % 4)).collect();
             let mut time = 0;
             let mut done = Vec::new();
-            for (pause, site, samples) in events {
+            for (pause, n, samples) in events {
                 time += pause;
-                series.change(time, site, samples, samples % 3 == 0);
-                done.push((time, site, samples));
+                series.reach(time, &mut stacks);
+                let place = places[n as usize];
+                let sums = stacks.get_mut(place).expect("a stack");
+                let freed = samples % 3 == 0;
+                let change = if freed { samples.min(sums.live) } else { samples };
+                sums.live = if freed { sums.live - change } else { sums.live + change };
+                series.change(place, &mut sums.step);
+                done.push((time, n % 4, if freed { -change.cast_signed() } else { change.cast_signed() }));
             }
-            series.finish();
+            series.finish(&mut stacks);
             prop_assert!(series.steps().len() <= 8);
             let mut now = [0_u64; 4];
             for (n, step) in series.steps().iter().enumerate() {
                 step.changed.iter().for_each(|(site, value)| now[*site as usize] = *value);
                 let end = (n as u64 + 1) * series.step_micros();
                 let mut model = [0_u64; 4];
-                for (_, site, samples) in done.iter().filter(|(time, _, _)| *time < end) {
-                    let value = &mut model[*site as usize];
-                    *value = if samples % 3 == 0 { value.saturating_sub(*samples) } else { *value + samples };
+                for (_, site, change) in done.iter().filter(|(time, _, _)| *time < end) {
+                    model[*site as usize] = model[*site as usize].strict_add_signed(*change);
                 }
                 prop_assert_eq!(now, model, "step {}", n);
             }

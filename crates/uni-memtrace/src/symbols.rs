@@ -41,6 +41,10 @@ const UNKNOWN: &str = "(unknown)";
 const TOO_MANY: &str = "(too many names)";
 const NOWHERE: &str = "(no stack)";
 
+/// What a name takes besides its letters, which are kept twice: its places in the list and in the table, and what the
+/// allocator adds.
+const TEXT_BYTES: usize = 128;
+
 #[derive(Debug, Default)]
 struct Texts {
     numbers: HashMap<Box<str>, u32, RandomState>,
@@ -56,7 +60,7 @@ impl Texts {
         if self.bytes > limit_bytes && text != TOO_MANY {
             return self.number(TOO_MANY, limit_bytes);
         }
-        self.bytes += text.len();
+        self.bytes += 2 * text.len() + TEXT_BYTES;
         let number = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
         self.texts.push(text.into());
         self.numbers.insert(text.into(), number);
@@ -74,6 +78,8 @@ pub(crate) struct Symbols {
     site_numbers: HashMap<Site, u32, RandomState>,
     /// Places of frames, outermost first.
     frames: Vec<Box<[Place]>>,
+    /// How many these are.
+    place_count: usize,
     by_code: HashMap<u64, u32, RandomState>,
     /// The crate of a package's folder, as names with a path have told it.
     crates: HashMap<Box<str>, u32, RandomState>,
@@ -86,7 +92,7 @@ pub(crate) struct Symbols {
 const MAX_PACKAGES: usize = 4096;
 
 impl Symbols {
-    /// Names of at most `limit_bytes` bytes, of at most `limit_frames` frames.
+    /// Names of at most `limit_bytes` bytes, of frames with at most `limit_frames` places.
     pub(crate) fn new(limit_bytes: usize, limit_frames: usize) -> Self {
         let mut symbols = Self {
             texts: Texts::default(),
@@ -96,6 +102,7 @@ impl Symbols {
             sites: Vec::new(),
             site_numbers: HashMap::default(),
             frames: Vec::new(),
+            place_count: 0,
             by_code: HashMap::default(),
             crates: HashMap::default(),
             limit_frames,
@@ -141,7 +148,7 @@ impl Symbols {
 
     /// The positions of a frame are known. Those that came first stay.
     pub(crate) fn locate(&mut self, code: u64, positions: &[Position<'_>]) {
-        if self.by_code.contains_key(&code) || self.frames.len() >= self.limit_frames {
+        if self.by_code.contains_key(&code) || self.place_count >= self.limit_frames {
             return;
         }
         let mut places = self.looked_up(code, positions);
@@ -173,7 +180,7 @@ impl Symbols {
     }
 
     fn frame_of(&mut self, code: u64, mut places: Vec<Place>) -> u32 {
-        if self.frames.len() >= self.limit_frames {
+        if self.place_count >= self.limit_frames {
             // the last frame is everybody else's
             return u32::try_from(self.frames.len().saturating_sub(1)).unwrap_or(u32::MAX);
         }
@@ -182,6 +189,7 @@ impl Symbols {
             places.push(Place { function: self.function(&name, ""), line: 0 });
         }
         let frame = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
+        self.place_count += places.len();
         self.frames.push(places.into_boxed_slice());
         self.by_code.insert(code, frame);
         frame

@@ -1,10 +1,12 @@
 //! Stacks, each prefix once.
 //!
-//! Owns the nodes and what was summed up at each. A frame that calls itself is one node however deep it recurses.
+//! Owns the nodes, and which of them have sums. A frame that calls itself is one node however deep it recurses.
 //! Beyond the limits a stack counts for the longest prefix that is kept, and is counted as such.
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+
+use crate::stacks::{StackSums, Stacks};
 
 /// The node of the empty stack.
 pub(crate) const ROOT: u32 = 0;
@@ -23,18 +25,6 @@ pub(crate) struct Node {
     pub(crate) site: u32,
 }
 
-/// What was summed up of exactly one stack, in sampled words.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct StackSums {
-    /// Who is said to have allocated, as the node has it.
-    pub(crate) site: u32,
-    /// Allocations; at most as many as fit.
-    pub(crate) allocations: u32,
-    pub(crate) allocated: u64,
-    /// Of them, those that are alive.
-    pub(crate) live: u64,
-}
-
 /// How a node is found. The callees of a node are a list, in which the one found last comes first: mostly it is looked
 /// for again, and lies beside its caller.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,7 +36,7 @@ struct Link {
     /// The first callee.
     first: u32,
     /// Where the sums of this stack are; 0 if nothing was allocated there.
-    sums: u32,
+    stack: u32,
 }
 
 /// Callees that are looked at one by one, before the table is asked.
@@ -55,8 +45,8 @@ const MAX_STEPS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Trie {
     nodes: Vec<Node>,
-    /// Of those nodes that have any; the first is nobody's.
-    sums: Vec<StackSums>,
+    /// Of those nodes that have any.
+    pub(crate) stacks: Stacks,
     links: Vec<Link>,
     children: HashMap<u64, u32, RandomState>,
     limit: usize,
@@ -69,7 +59,7 @@ impl Trie {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             nodes: vec![Node::default()],
-            sums: vec![StackSums::default()],
+            stacks: Stacks::new(),
             links: vec![Link::default()],
             children: HashMap::default(),
             limit,
@@ -88,32 +78,24 @@ impl Trie {
 
     /// What was summed up at a node.
     pub(crate) fn sums(&self, node: usize) -> StackSums {
-        let at = self.links.get(node).map_or(0, |link| link.sums);
-        self.sums.get(at as usize).copied().unwrap_or_default()
+        let at = self.links.get(node).map_or(0, |link| link.stack);
+        self.stacks.get(at)
     }
 
-    /// Where the sums of a node are, for [`Self::sums_mut`].
-    #[inline]
-    pub(crate) fn sums_at(&mut self, node: u32) -> u32 {
+    /// Where the sums of a node are, in [`Self::stacks`].
+    pub(crate) fn stack_of(&mut self, node: u32) -> u32 {
         match self.links.get_mut(node as usize) {
-            Some(link) if link.sums != 0 => link.sums,
+            Some(link) if link.stack != 0 => link.stack,
             Some(link) => {
                 let site = self.nodes.get(node as usize).map_or(0, |node| node.site);
-                link.sums = u32::try_from(self.sums.len()).unwrap_or(u32::MAX);
-                self.sums.push(StackSums { site, ..StackSums::default() });
-                link.sums
+                link.stack = self.stacks.add(site);
+                link.stack
             }
             None => 0,
         }
     }
 
-    #[inline]
-    pub(crate) fn sums_mut(&mut self, at: u32) -> Option<&mut StackSums> {
-        self.sums.get_mut(at as usize)
-    }
-
     /// The node below `parent` of the frame `code`, if it is quickly found.
-    #[inline]
     pub(crate) fn quick_child(&mut self, parent: u32, code: u64) -> Option<u32> {
         let caller = self.links.get(parent as usize)?;
         if parent != ROOT && caller.code == code {
@@ -153,7 +135,7 @@ impl Trie {
             && let Some(caller) = self.links.get_mut(parent as usize)
         {
             let next = std::mem::replace(&mut caller.first, child);
-            self.links.push(Link { code, next, first: ROOT, sums: 0 });
+            self.links.push(Link { code, next, first: ROOT, stack: 0 });
         }
         child
     }
@@ -202,8 +184,8 @@ mod tests {
                     let same = trie.quick_child(node, u64::from(*frame));
                     same.unwrap_or_else(|| trie.child(node, u64::from(*frame), *frame, |_| 0))
                 });
-                let at = trie.sums_at(node);
-                trie.sums_mut(at).expect("sums").allocated += 1;
+                let at = trie.stack_of(node);
+                trie.stacks.get_mut(at).expect("sums").allocated += 1;
                 let mut plain = stack.clone();
                 plain.dedup();
                 *model.entry(plain).or_default() += 1;

@@ -209,6 +209,48 @@ fn damaged_traces_have_reports_too() {
     assert!(faults[0].what.contains("ends inside a packet"), "{faults:?}");
 }
 
+/// Where packets end, by their headers alone.
+fn packet_ends(trace: &[u8]) -> BTreeSet<usize> {
+    let mut ends = BTreeSet::new();
+    let mut at = 0;
+    while let Some(size) = trace.get(at + 4..at + 8) {
+        at += u32::from_le_bytes(size.try_into().expect("four bytes")) as usize / 8;
+        ends.insert(at);
+    }
+    ends
+}
+
+#[test]
+fn a_trace_cut_anywhere_has_a_report_that_says_what_was_skipped() {
+    for (name, step) in [
+        ("tiny-v2.ctf", 1),
+        ("unikernel-v2.ctf", 3),
+        ("lists-v2.ctf", 9),
+        ("lists-v3.ctf", 9),
+        ("domains-v3.ctf", 61),
+        ("edges-v2.ctf", 499),
+    ] {
+        let trace = recorded(name);
+        let (ends, mut before) = (packet_ends(&trace), 0);
+        for cut in (0..trace.len()).step_by(step) {
+            let analysis = read(&trace[..cut], &Options::default(), |_| {}).expect("memory");
+            let report = analysis.report(Grouping::Function, 5);
+            assert_eq!(
+                report.faults.is_empty(),
+                ends.contains(&cut),
+                "{name} cut at {cut}: {:?}",
+                report.faults
+            );
+            assert!(report.faults.iter().all(|fault| fault.first_offset <= cut as u64));
+            // the longer, the more
+            let events = report.totals.sampled_allocations + report.totals.sampled_frees;
+            assert!(events >= before, "{name} cut at {cut}");
+            before = events;
+        }
+        assert!(before > 0);
+    }
+}
+
 #[test]
 fn seeds_of_the_fuzz_target_hold() {
     let seeds = workspace().join("fuzz/seeds/memtrace_report");

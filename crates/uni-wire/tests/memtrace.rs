@@ -68,23 +68,54 @@ fn packet_ends(trace: &[u8]) -> Vec<usize> {
 
 #[test]
 fn a_trace_cut_anywhere_is_read_up_to_there() {
-    for (name, step) in [("tiny-v2.ctf", 1), ("unikernel-v2.ctf", 3), ("domains-v3.ctf", 41)] {
+    for (name, step) in [
+        ("tiny-v2.ctf", 1),
+        ("unikernel-v2.ctf", 1),
+        ("lists-v2.ctf", 3),
+        ("lists-v3.ctf", 3),
+        ("domains-v3.ctf", 13),
+        ("edges-v2.ctf", 61),
+    ] {
         let trace = recorded(name);
-        let (whole, faults) = read(&trace, Mode::Strict);
+        let (whole, faults) = fingerprints(&trace, Mode::Strict);
         assert_eq!(faults, []);
         let (mut longest, ends) = (0, packet_ends(&trace));
         for end in (0..trace.len()).step_by(step) {
-            let (items, faults) = read(&trace[..end], Mode::Lenient);
+            let (items, faults) = fingerprints(&trace[..end], Mode::Lenient);
             assert!(whole.starts_with(&items), "{name} cut at {end}");
             assert!(items.len() >= longest, "{name} cut at {end}: fewer items than of a shorter piece");
             longest = items.len();
             assert!(faults.len() <= 1, "{name} cut at {end}: {faults:?}");
             // only where a packet ends nothing is missed
             assert!(!faults.is_empty() || ends.contains(&end), "{name} cut at {end}");
-            read(&trace[..end], Mode::Strict);
+            fingerprints(&trace[..end], Mode::Strict);
         }
         assert!(longest + 20 >= whole.len());
     }
+}
+
+/// Hashes of the items but faults and packets, and kinds of faults: as [`read`], for long traces.
+fn fingerprints(trace: &[u8], mode: Mode) -> (Vec<u64>, Vec<FaultKind>) {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let (mut items, mut faults) = (Vec::new(), Vec::new());
+    let mut decoder = Decoder::new(mode);
+    let mut each = |item: Item<'_>| {
+        let mut hasher = DefaultHasher::new();
+        match item {
+            Item::Fault(fault) => return faults.push(fault.kind),
+            Item::Packet(_) => return,
+            Item::Alloc(alloc) => {
+                (alloc.time_micros, alloc.id, alloc.samples, alloc.length_words, alloc.backtrace)
+                    .hash(&mut hasher);
+            }
+            Item::Collect(of) => (4, of.time_micros, of.id).hash(&mut hasher),
+            other => format!("{other:?}").hash(&mut hasher),
+        }
+        items.push(hasher.finish());
+    };
+    let outcome = decoder.handle_bytes(trace, &mut each).and_then(|()| decoder.finish(&mut each));
+    faults.extend(outcome.err().map(|fault| fault.kind));
+    (items, faults)
 }
 
 #[test]
@@ -335,4 +366,139 @@ fn each_domain_gets_its_ids_in_chunks() {
     };
     decoder.handle_bytes(&trace, &mut each).and_then(|()| decoder.finish(&mut each)).expect("a trace");
     assert_eq!(found, given);
+}
+
+/// Frames with one position each in a file of its own, whose lists have so many bytes.
+struct Long(Vec<usize>);
+
+impl Long {
+    fn file(&self, code: u64) -> Vec<u8> {
+        // code, count, numbers, two NUL bytes and the name
+        let letters = self.0[usize::try_from(code).expect("small") - 1] - (8 + 1 + 6 + 2 + 1);
+        let mut file = format!("{code}.").into_bytes();
+        file.resize(letters, b'f');
+        file
+    }
+}
+
+impl Locate for Long {
+    fn locate(&self, code: u64, each: &mut dyn FnMut(Position<'_>)) {
+        each(Position { name: b"f", file: &self.file(code), line: 1, start_column: 2, end_column: 3 });
+    }
+}
+
+fn info() -> Info<'static> {
+    Info {
+        sample_rate: 0.5,
+        word_size_bits: 64,
+        executable_name: b"long",
+        host_name: b"vm",
+        runtime_params: b"",
+        pid: 7,
+        start_micros: 1_000_000,
+        context: b"",
+        initial_domain: 0,
+    }
+}
+
+fn drain(writer: &mut Writer<Vec<u64>>, symbols: &impl Locate, trace: &mut Vec<u8>) {
+    while let Some(packet) = writer.poll_packet(symbols) {
+        let len = packet.len();
+        assert!(len <= uni_wire::memtrace::MAX_PACKET_BYTES);
+        trace.extend_from_slice(packet);
+        writer.handle_sent(len);
+    }
+}
+
+#[test]
+fn the_longest_list_of_positions_is_whole_however_full_its_packet_is() {
+    const LONGEST: usize = 4096;
+    for version in [Version::V2, Version::V3] {
+        let room = 32_768 - if version == Version::V2 { 66 } else { 68 };
+        for free in LONGEST - 6..=LONGEST + 10 {
+            // seven events leave so much free
+            let filled = room - free;
+            let mut sizes = vec![filled / 7 - 4; 7];
+            sizes[0] += filled % 7;
+            assert!(sizes[0] <= LONGEST && sizes.iter().map(|list| list + 4).sum::<usize>() == filled);
+            sizes.extend([LONGEST, 50]);
+            let symbols = Long(sizes);
+            let (mut writer, mut trace) = (Box::new(Writer::new(vec![0; 64])), Vec::new());
+            writer.start(version, &info()).expect("short");
+            drain(&mut writer, &symbols, &mut trace);
+            let backtrace: Vec<u64> = (1..=9).collect();
+            let alloc =
+                Allocation { length_words: 1, samples: 1, source: Source::Minor, backtrace: &backtrace };
+            writer.handle_alloc(1_000_001, &alloc).expect("room");
+            writer.close().expect("nothing waits");
+            drain(&mut writer, &symbols, &mut trace);
+            let mut files = Vec::new();
+            let mut decoder = Decoder::new(Mode::Strict);
+            let mut each = |item: Item<'_>| {
+                if let Item::Location { code, positions } = item {
+                    assert_eq!((positions.len(), positions[0].name), (1, &b"f"[..]));
+                    files.push((code, positions[0].file.to_vec()));
+                }
+            };
+            decoder.handle_bytes(&trace, &mut each).expect("well-formed");
+            decoder.finish(&mut each).expect("whole");
+            let expected: Vec<_> = backtrace.iter().map(|code| (*code, symbols.file(*code))).collect();
+            assert!(files == expected, "{free} bytes free");
+        }
+    }
+}
+
+#[test]
+fn the_longest_event_is_whole_however_full_its_packet_is() {
+    const BACKTRACE: usize = 600;
+    let mut fullest = 0;
+    // references of 5 and of 7 bytes fill the packet up to where an event is still taken, and beyond
+    for (short, long) in (5682..=5689).flat_map(|short| (0..=6).map(move |long| (short, long))) {
+        let symbols = Columns(1, 2);
+        let (mut writer, mut trace) = (Box::new(Writer::new(vec![0; 1024])), Vec::new());
+        writer.start(Version::V2, &info()).expect("short");
+        drain(&mut writer, &symbols, &mut trace);
+        let mut now = 1_000_000;
+        let mut alloc = |writer: &mut Writer<Vec<u64>>, trace: &mut Vec<u8>, backtrace: &[u64]| {
+            let largest = Allocation {
+                length_words: u64::MAX >> 1,
+                samples: 1 << 62,
+                source: Source::External,
+                backtrace,
+            };
+            now += 1;
+            writer.handle_alloc(now, &largest).or_else(|_| {
+                drain(writer, &symbols, trace);
+                writer.handle_alloc(now, &largest)
+            })
+        };
+        assert_eq!(alloc(&mut writer, &mut trace, &[]), Ok(0));
+        for _ in 0..short {
+            writer.handle_collect(1_000_001, 0).expect("room");
+        }
+        for _ in 0..long {
+            writer.handle_collect(1_000_001, 0_u64.wrapping_sub(300)).expect("room");
+        }
+        let backtrace: Vec<u64> = (1..=BACKTRACE as u64).map(|n| n * 7919).collect();
+        assert_eq!(alloc(&mut writer, &mut trace, &backtrace), Ok(1));
+        writer.close().expect("nothing waits");
+        drain(&mut writer, &symbols, &mut trace);
+        let ends = packet_ends(&trace);
+        fullest = ends.windows(2).map(|ends| ends[1] - ends[0]).max().unwrap_or(0).max(fullest);
+        let mut found = 0;
+        let mut decoder = Decoder::new(Mode::Strict);
+        let mut each = |item: Item<'_>| {
+            if let Item::Alloc(alloc) = item
+                && alloc.id == 1
+            {
+                // cut as the original cuts it, at 4 KiB of codes
+                assert!(backtrace.starts_with(alloc.backtrace) && alloc.backtrace.len() >= 409);
+                found += 1;
+            }
+        };
+        decoder.handle_bytes(&trace, &mut each).expect("well-formed");
+        decoder.finish(&mut each).expect("whole");
+        assert_eq!(found, 1, "{short} {long}");
+    }
+    assert!((32_600..=32_768).contains(&fullest), "{fullest}: the packets were not full");
 }

@@ -27,7 +27,9 @@ pub struct Limits {
     pub domains: usize,
     /// The longest name, in bytes.
     pub text_bytes: usize,
-    /// The deepest backtrace.
+    /// Names of all domains that a packet may still refer to, in bytes; passed by one packet at most.
+    pub name_bytes: usize,
+    /// The deepest backtrace. Of several domains each has its part of it.
     pub frames: usize,
     /// Frames whose positions are checked to stay the same; 16 bytes each.
     pub locations: usize,
@@ -35,7 +37,14 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { packet_bytes: 1 << 20, domains: 512, text_bytes: 4096, frames: 1 << 19, locations: 1 << 20 }
+        Self {
+            packet_bytes: 1 << 20,
+            domains: 512,
+            text_bytes: 4096,
+            name_bytes: 16 << 20,
+            frames: 1 << 19,
+            locations: 1 << 20,
+        }
     }
 }
 
@@ -118,7 +127,9 @@ enum Step {
 
 /// Reads a trace. [`Self::handle_bytes`] takes the next bytes, [`Self::finish`] says that there are no more.
 ///
-/// Packets that lie in one piece are read where they are; of others at most one is kept.
+/// Packets that lie in one piece are read where they are; of others at most one is kept. Whatever the bytes are, a
+/// lenient reader with the usual limits takes less than 192 MiB: 84 for the caches of 512 domains, 56 for their
+/// backtraces, 17 for names, and 32 for the sameness of frames. An ordinary trace takes less than 1 MiB.
 #[derive(Debug)]
 pub struct Decoder {
     mode: Mode,
@@ -139,9 +150,13 @@ impl Decoder {
     pub fn new(mode: Mode) -> Self {
         let usual = Limits::default();
         let limits = match mode {
-            Mode::Strict => {
-                Limits { packet_bytes: MAX_PACKET_BYTES, domains: 4096, frames: 1 << 22, ..usual }
-            }
+            Mode::Strict => Limits {
+                packet_bytes: MAX_PACKET_BYTES,
+                domains: 4096,
+                name_bytes: 1 << 30,
+                frames: 1 << 22,
+                ..usual
+            },
             Mode::Lenient => usual,
         };
         Self::with_limits(mode, limits)

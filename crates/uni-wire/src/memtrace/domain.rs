@@ -4,7 +4,6 @@
 //! it would else have to guess.
 
 use alloc::boxed::Box;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use super::SLOTS;
@@ -17,8 +16,8 @@ const UNKNOWN: u16 = SLOTS as u16;
 #[derive(Debug)]
 pub(super) struct Domain {
     /// One more than there are slots: the unknown one has no code and is followed by itself.
-    codes: Box<[u64]>,
-    predictions: Box<[u16]>,
+    codes: Box<[u64; SLOTS + 1]>,
+    predictions: Box<[u16; SLOTS + 1]>,
     pub(super) files: Files,
     pub(super) backtrace: Vec<u64>,
     /// The time of its last event.
@@ -41,8 +40,8 @@ pub(super) struct Decoded {
 impl Domain {
     pub(super) fn new(start_micros: u64) -> Self {
         Self {
-            codes: vec![0; SLOTS + 1].into_boxed_slice(),
-            predictions: [vec![0; SLOTS], vec![UNKNOWN]].concat().into_boxed_slice(),
+            codes: Box::new([0; SLOTS + 1]),
+            predictions: Box::new(core::array::from_fn(|slot| if slot < SLOTS { 0 } else { UNKNOWN })),
             files: Files::default(),
             backtrace: Vec::new(),
             last_micros: start_micros,
@@ -117,8 +116,8 @@ impl Domain {
         for _ in 0..count {
             let word = bytes.u16()?;
             let slot = word >> 2;
-            if last != UNKNOWN {
-                *self.predictions.get_mut(usize::from(last))? = slot;
+            if let Some(prediction) = self.predictions[..SLOTS].get_mut(usize::from(last)) {
+                *prediction = slot;
             }
             let predicted = match word & 3 {
                 tag @ (0 | 1) => tag,
@@ -129,17 +128,27 @@ impl Domain {
                 }
             };
             last = slot;
+            if predicted == 0 && room > 0 {
+                room -= 1;
+                self.backtrace.push(self.codes.get(usize::from(slot)).copied().unwrap_or_default());
+                continue;
+            }
             let frames = usize::from(predicted) + 1;
             cut |= frames > room;
             let kept = frames.min(room);
             room -= kept;
-            for n in 0..frames {
-                if n > 0 {
-                    last = *self.predictions.get(usize::from(last))?;
-                }
-                if n < kept {
-                    self.backtrace.push(*self.codes.get(usize::from(last))?);
-                }
+            let Self { codes, predictions, backtrace, .. } = self;
+            let code = |slot: u16| codes.get(usize::from(slot)).copied().unwrap_or_default();
+            let next = |slot: u16| predictions.get(usize::from(slot)).copied().unwrap_or(UNKNOWN);
+            if kept > 0 {
+                backtrace.push(code(slot));
+            }
+            backtrace.extend((1..kept).map(|_| {
+                last = next(last);
+                code(last)
+            }));
+            for _ in kept.max(1)..frames {
+                last = next(last);
             }
         }
         Some(cut)

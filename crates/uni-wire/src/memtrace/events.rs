@@ -54,6 +54,11 @@ impl Events {
         self.info.is_some()
     }
 
+    /// Bytes of the names that packets may refer to.
+    fn name_bytes(&self) -> usize {
+        self.domains.values().map(|domain| domain.files.text_bytes()).sum()
+    }
+
     /// Something was missed, of whatever domain.
     pub(super) fn forget_all(&mut self) {
         self.domains.values_mut().for_each(|domain| domain.forget());
@@ -105,9 +110,12 @@ impl Events {
         }
         each(Item::Packet(*header));
         let start_micros = self.info.map_or(0, |(start, _)| start);
+        let domain_count = self.domains.len() + usize::from(!self.domains.contains_key(&header.domain));
         let domain = self.domains.entry(header.domain).or_insert_with(|| Box::new(Domain::new(start_micros)));
+        let frames = place.limits.frames / domain_count.max(1);
         let mut reader = PacketReader {
             header,
+            frames,
             place,
             domain,
             locations: &mut self.locations,
@@ -121,13 +129,16 @@ impl Events {
         let whole = bytes.len() == header.size_bytes;
         let kind = match outcome {
             Ok(()) | Err(FaultKind::CutEvent) if !whole => FaultKind::CutPacket,
-            Ok(()) => return Ok(true),
+            Ok(()) if self.name_bytes() <= place.limits.name_bytes => return Ok(true),
+            Ok(()) => FaultKind::TooManyNames,
             Err(kind) => kind,
         };
         if place.mode == Mode::Strict {
             return Err(fault(kind, at, 0));
         }
-        reader.domain.forget();
+        if let Some(domain) = self.domains.get_mut(&header.domain) {
+            domain.forget();
+        }
         each(Item::Fault(fault(kind, at, rest.0.len())));
         Ok(true)
     }
@@ -178,6 +189,8 @@ struct PacketReader<'a> {
     /// Bytes of the packet that are there.
     bytes: usize,
     next_id: u64,
+    /// The deepest backtrace.
+    frames: usize,
 }
 
 impl PacketReader<'_> {
@@ -218,8 +231,12 @@ impl PacketReader<'_> {
     fn event(&mut self, rest: &mut Bytes<'_>, each: &mut impl FnMut(Item<'_>)) -> Result<(), FaultKind> {
         let word = rest.u32().ok_or(FaultKind::CutEvent)?;
         let time_micros = self.time(u64::from(word) & TIME_MASK, rest, each)?;
-        match word >> TIME_BITS {
-            code @ (event::ALLOC | 101..=116) => self.alloc(code, time_micros, rest, each),
+        let code = word >> TIME_BITS;
+        // by far the most frequent ones
+        if matches!(code, event::ALLOC | 101..=116) {
+            return self.alloc(code, time_micros, rest, each);
+        }
+        match code {
             event::COLLECT => {
                 let reference = self.reference(time_micros, rest)?;
                 each(Item::Collect(reference));
@@ -287,7 +304,7 @@ impl PacketReader<'_> {
         };
         let common_prefix = rest.vint().ok_or(CUT)?.cast_unsigned();
         let count = if code == event::ALLOC { rest.u16() } else { rest.u8().map(u16::from) }.ok_or(CUT)?;
-        let decoded = self.domain.decode(rest, common_prefix, count, self.place.limits.frames).ok_or(CUT)?;
+        let decoded = self.domain.decode(rest, common_prefix, count, self.frames).ok_or(CUT)?;
         if decoded.cut {
             self.tell(FaultKind::TooDeep, rest, each)?;
         }

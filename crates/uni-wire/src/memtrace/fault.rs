@@ -70,6 +70,8 @@ pub enum FaultKind {
     AllocationCount,
     /// Allocations are missing before this packet.
     MissingAllocations(u64),
+    /// Names of all domains together are longer than the limit: those of this domain are forgotten.
+    TooManyNames,
     /// A text longer than the limit.
     TextTooLong,
     /// A table's index without an entry.
@@ -108,6 +110,7 @@ impl fmt::Display for FaultKind {
             Self::PromotedUnknown => f.write_str("a promotion of what was not allocated"),
             Self::AllocationCount => f.write_str("not as many allocations as the packet's header says"),
             Self::MissingAllocations(count) => write!(f, "{count} allocations are missing"),
+            Self::TooManyNames => f.write_str("too many names in use at one time"),
             Self::TextTooLong => f.write_str("a name is too long"),
             Self::TableIndex => f.write_str("a name that was never given"),
             Self::LocationChanged => f.write_str("a frame has other source positions than before"),

@@ -5,20 +5,24 @@
 pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Bytes<'a> {
+    #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.0.split_first_chunk::<N>()?;
         self.0 = rest;
         Some(*head)
     }
 
+    #[inline]
     pub(super) fn u8(&mut self) -> Option<u8> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    #[inline]
     pub(super) fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
+    #[inline]
     pub(super) fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
@@ -35,10 +39,17 @@ impl<'a> Bytes<'a> {
     #[inline]
     pub(super) fn vint(&mut self) -> Option<i64> {
         match self.u8()? {
+            small @ ..=252 => Some(i64::from(small)),
+            form => self.wide(form),
+        }
+    }
+
+    #[cold]
+    fn wide(&mut self, form: u8) -> Option<i64> {
+        match form {
             253 => self.u16().map(i64::from),
             254 => self.array().map(|bytes| i64::from(i32::from_le_bytes(bytes))),
-            255 => self.array().map(i64::from_le_bytes),
-            small => Some(i64::from(small)),
+            _ => self.array().map(i64::from_le_bytes),
         }
     }
 

@@ -63,9 +63,21 @@ pub(super) struct Names {
 
 /// The table of files, each with the names defined in it.
 #[derive(Debug, Default)]
-pub(super) struct Files(Table<File>);
+pub(super) struct Files {
+    files: Table<File>,
+    text_bytes: usize,
+}
+
+fn bytes_of(name: &Name) -> usize {
+    name.as_ref().map_or(0, |name| name.len())
+}
 
 impl Files {
+    /// Bytes of all names that are kept, at most: of one that a placeholder displaced it is not known.
+    pub(super) const fn text_bytes(&self) -> usize {
+        self.text_bytes
+    }
+
     /// Resolves the two indices; `new` reads a name that follows. `None` if that fails.
     pub(super) fn decode(
         &mut self,
@@ -73,16 +85,22 @@ impl Files {
         name_index: usize,
         mut new: impl FnMut() -> Option<Arc<[u8]>>,
     ) -> Option<Names> {
-        if let Found::New = self.0.find(file_index) {
-            let dropped = self.0.push(File { name: Some(new()?), names: Table::default() });
+        if let Found::New = self.files.find(file_index) {
+            let name = Some(new()?);
+            self.text_bytes += bytes_of(&name);
+            let dropped = self.files.push(File { name, names: Table::default() });
             // Version 1's writer counts on it that the new file inherits the names of the one that it displaces.
-            if let (Some(dropped), Some(front)) = (dropped, self.0.0.front_mut()) {
+            if let (Some(dropped), Some(front)) = (dropped, self.files.0.front_mut()) {
+                self.text_bytes = self.text_bytes.saturating_sub(bytes_of(&dropped.name));
                 front.names = dropped.names;
             }
         }
-        let file = self.0.0.front_mut()?;
+        let file = self.files.0.front_mut()?;
         if let Found::New = file.names.find(name_index) {
-            file.names.push(Some(new()?));
+            let name = Some(new()?);
+            self.text_bytes += bytes_of(&name);
+            let dropped = file.names.push(name).flatten();
+            self.text_bytes = self.text_bytes.saturating_sub(bytes_of(&dropped));
         }
         Some(Names { file: file.name.clone(), name: file.names.0.front().cloned().flatten() })
     }

@@ -14,6 +14,10 @@ use super::{Allocation, Info, MAX_SHORT_WORDS, Position, Source, TABLE, Version,
 const MAX_EVENT_BYTES: usize = 100 + MAX_LOCATION_BYTES;
 /// The longest list of positions, in bytes.
 const MAX_LOCATION_BYTES: usize = 4096;
+/// Bytes of a list without positions: its code and its count.
+const LIST_BYTES: usize = 9;
+/// Bytes of an event's first word.
+const WORD_BYTES: usize = 4;
 /// A packet is flushed if more new codes wait for their positions to be written.
 const MAX_NEW_CODES: usize = 128;
 /// A packet is flushed if it spans more, in microseconds.
@@ -351,32 +355,60 @@ impl<S: AsRef<[u64]> + AsMut<[u64]>> Domain<S> {
     fn write_locations(&mut self, trace: &Trace, symbols: &impl Locate) {
         self.side.begin(&self.head(trace, None));
         while self.written < self.new_len && self.side.remaining() > MAX_LOCATION_BYTES {
+            let code = self.new_codes[self.written];
+            let list = List::of(code, symbols);
+            // the original counts the list alone: one of the longest and the event's word would not always fit
+            if self.side.remaining() < WORD_BYTES + list.bytes {
+                break;
+            }
             self.side.put_event(event::LOCATION, self.begin_micros);
-            self.write_location(self.new_codes[self.written], symbols);
+            self.write_location(code, &list, symbols);
             self.written += 1;
         }
         let (begin, first) = (self.begin_micros, self.ids.first);
         self.side.finish(&Tail { begin_micros: begin, end_micros: begin, first_id: first, next_id: first });
     }
 
-    fn write_location(&mut self, code: u64, symbols: &impl Locate) {
-        let (mut count, mut bytes) = (0_usize, 9_usize);
-        symbols.locate(code, &mut |position| {
-            count += 1;
-            bytes = bytes.saturating_add(6 + position.file.len() + 1 + position.name.len() + 1);
-        });
+    fn write_location(&mut self, code: u64, list: &List, symbols: &impl Locate) {
         let (side, files) = (&mut self.side, &mut self.files);
         side.put_u64(code);
-        match u8::try_from(count) {
-            Ok(count) if bytes <= MAX_LOCATION_BYTES => {
+        match list.count {
+            Some(count) => {
                 side.put(&[count]);
                 symbols.locate(code, &mut |position| write_position(side, files, &position));
             }
-            _ => {
+            None => {
                 side.put(&[1]);
                 write_position(side, files, &Position::UNKNOWN);
             }
         }
+    }
+}
+
+/// How long a frame's list of positions is.
+struct List {
+    /// Its positions; `None` if they are too many or too long, so that [`Position::UNKNOWN`] is written.
+    count: Option<u8>,
+    /// What is written with the code and the count, at most: names that the reader knows take less.
+    bytes: usize,
+}
+
+impl List {
+    fn of(code: u64, symbols: &impl Locate) -> Self {
+        let (mut count, mut bytes) = (0_usize, 0_usize);
+        symbols.locate(code, &mut |position| {
+            count += 1;
+            bytes = Self::bytes_with(bytes, &position);
+        });
+        let bytes = bytes.saturating_add(LIST_BYTES);
+        match u8::try_from(count) {
+            Ok(count) if bytes <= MAX_LOCATION_BYTES => Self { count: Some(count), bytes },
+            _ => Self { count: None, bytes: Self::bytes_with(LIST_BYTES, &Position::UNKNOWN) },
+        }
+    }
+
+    const fn bytes_with(bytes: usize, position: &Position<'_>) -> usize {
+        bytes.saturating_add(6 + position.file.len() + 1 + position.name.len() + 1)
     }
 }
 

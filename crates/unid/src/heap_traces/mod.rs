@@ -6,7 +6,6 @@
 mod figures;
 mod files;
 mod flame;
-mod names;
 mod take;
 
 use std::collections::BTreeMap;

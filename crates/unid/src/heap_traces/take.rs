@@ -12,8 +12,8 @@ use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use uni_api::heap_trace::{MAX_BYTES, PORT, TraceEnd};
+use uni_memtrace::Naming;
 
-use super::names::Naming;
 use super::{Running, Wish, files};
 use crate::control_port::{Guest, sampling};
 use crate::management::control::Fault;
@@ -115,11 +115,17 @@ async fn connect(vm: Arc<Vm>, wish: &Wish, running: Arc<Running>) -> anyhow::Res
     let file = tokio::task::spawn_blocking(move || files::create(&dir, &name)).await?;
     let file = file.with_context(|| format!("make its file in {}", vm.heap_traces().display()))?;
     let of = Arc::clone(&vm);
-    let naming = Naming::new(Box::new(move |address| of.frames(address)));
+    let naming = Naming::new(Box::new(move |address| of.frames(address).into_iter().map(place).collect()));
     let until = wish.time.map(|time| Instant::now() + time);
     let mut taking = Taking { vm, link, pieces, naming, file, until, ending: None, running };
     taking.keep(&first).map_err(|why| anyhow!("what the guest sends is no trace: {why}"))?;
     Ok(taking)
+}
+
+/// A place of the image as the trace has it.
+fn place(frame: uni_vmm::symbols::Frame) -> uni_memtrace::Frame {
+    let uni_vmm::symbols::Frame { function, file, line } = frame;
+    uni_memtrace::Frame { function, file, line }
 }
 
 fn explained(fault: Fault) -> anyhow::Error {

@@ -1,26 +1,48 @@
 //! A guest's trace as it comes into one that can be read without the guest's image: addresses get names.
 //!
 //! Owns the reading of what a guest sends, which nobody trusts, and its writing anew: what goes out is well-formed packet
-//! by packet, whatever came in. Ids and codes stay. Knows no file.
+//! by packet, whatever came in. Ids and codes stay. What is kept is bounded. Knows no file.
 
 use std::collections::HashMap;
 
-use uni_vmm::symbols::Frame;
 use uni_wire::memtrace::{
-    Alloc, Allocation, Decoder, Fault, Info, Item, Locate, MAX_PACKET_BYTES, Mode, Position, Version, Writer,
+    Alloc, Allocation, Decoder, Fault, Info, Item, Limits, Locate, MAX_PACKET_BYTES, Mode, Position, Version,
+    Writer,
 };
 
 /// Frames of the last backtrace that are kept: what is deeper is written again.
 const DEPTH: usize = 4096;
 /// Frames that are named; further ones keep what the guest says.
 const MAX_NAMED: usize = 100_000;
+/// What is kept of all frames together, in bytes: a trace with more ends. A name of a guest's may be named in 6 bytes
+/// again and again, and takes its length each time.
+const MAX_KEPT_BYTES: usize = 64 << 20;
+/// Domains of a guest: as many as OCaml runs at once.
+const MAX_DOMAINS: usize = 128;
+
+/// A place of a function in its source.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// The function; `??` if unknown.
+    pub function: String,
+    /// The source file; empty if unknown.
+    pub file: String,
+    /// The line, from 1; 0 if unknown.
+    pub line: u32,
+}
 
 /// What an address of the guest's code is, innermost place first.
-pub(super) type Resolve = Box<dyn Fn(u64) -> Vec<Frame> + Send>;
+pub type Resolve = Box<dyn Fn(u64) -> Vec<Frame> + Send>;
 
 /// Takes a trace and gives it out with names.
-pub(super) struct Naming {
+///
+/// Whatever comes in, it needs less than 256 MiB: 90 for the decoder's domains and backtraces, 16 for the names it may
+/// refer to, 64 for places of frames and as much again for what their tables and the sameness of frames take. An ordinary
+/// trace takes less than 2 MiB.
+pub struct Naming {
     decoder: Decoder,
+    /// What came before it was known what it is.
+    held: Vec<u8>,
     out: Out,
 }
 
@@ -47,7 +69,10 @@ enum Form {
 
 /// The places of each frame, outermost first.
 #[derive(Default)]
-struct Places(HashMap<u64, Vec<Place>>);
+struct Places {
+    by_code: HashMap<u64, Vec<Place>>,
+    kept_bytes: usize,
+}
 
 struct Place {
     name: Vec<u8>,
@@ -58,7 +83,7 @@ struct Place {
 
 impl Locate for Places {
     fn locate(&self, code: u64, each: &mut dyn FnMut(Position<'_>)) {
-        for place in self.0.get(&code).map(Vec::as_slice).unwrap_or_default() {
+        for place in self.by_code.get(&code).map(Vec::as_slice).unwrap_or_default() {
             let (start_column, end_column) = place.columns;
             each(Position {
                 name: &place.name,
@@ -71,8 +96,18 @@ impl Locate for Places {
     }
 }
 
+impl Places {
+    fn insert(&mut self, code: u64, places: Vec<Place>) {
+        let bytes = |place: &Place| size_of::<Place>() + place.name.len() + place.file.len();
+        self.kept_bytes += size_of::<(u64, Vec<Place>)>() + places.iter().map(bytes).sum::<usize>();
+        self.by_code.insert(code, places);
+    }
+}
+
 impl Naming {
-    pub(super) fn new(resolve: Resolve) -> Self {
+    /// One that has seen nothing. Looking an address up may take long: call [`Self::feed`] where waiting is allowed.
+    #[must_use]
+    pub fn new(resolve: Resolve) -> Self {
         let out = Out {
             resolve,
             writer: Box::new(Writer::new(vec![0; DEPTH])),
@@ -83,21 +118,29 @@ impl Naming {
             now_micros: 0,
             fault: None,
         };
-        Self { decoder: Decoder::new(Mode::Strict), out }
+        let limits = Limits { packet_bytes: MAX_PACKET_BYTES, domains: MAX_DOMAINS, ..Limits::default() };
+        Self { decoder: Decoder::with_limits(Mode::Strict, limits), held: Vec::new(), out }
     }
 
     /// Takes what came and gives what is to be kept of it: whole packets.
     ///
     /// # Errors
     /// What is wrong with the trace; nothing after that can be trusted.
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<Vec<u8>, String> {
-        let Self { decoder, out } = self;
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Vec<u8>, String> {
+        let Self { decoder, out, .. } = self;
         decoder.handle_bytes(bytes, |item| out.item(&item)).map_err(|fault: Fault| fault.to_string())?;
         if let Some(fault) = out.fault {
             return Err(fault.to_owned());
         }
-        if out.form == Some(Form::AsItCame) {
-            return Ok(bytes.to_vec());
+        match out.form {
+            // less than a packet came
+            None => self.held.extend_from_slice(bytes),
+            Some(Form::AsItCame) => {
+                let mut passed = std::mem::take(&mut self.held);
+                passed.extend_from_slice(bytes);
+                return Ok(passed);
+            }
+            Some(Form::Named) => self.held = Vec::new(),
         }
         // what came is not held back until a packet of ours is full
         out.drain();
@@ -108,7 +151,8 @@ impl Naming {
     }
 
     /// Events that came so far.
-    pub(super) const fn events(&self) -> u64 {
+    #[must_use]
+    pub const fn events(&self) -> u64 {
         self.out.events
     }
 }
@@ -141,19 +185,23 @@ impl Out {
 
     /// A place whose name is the address itself, as `uni-guest` writes it, is looked up; any other stays.
     fn location(&mut self, code: u64, positions: &[Position<'_>]) {
-        if self.places.0.contains_key(&code) {
+        if self.form == Some(Form::AsItCame) || self.places.by_code.contains_key(&code) {
+            return;
+        }
+        if self.places.kept_bytes > MAX_KEPT_BYTES {
+            self.fault = Some("the names of its frames are longer than what is kept, 64 MiB");
             return;
         }
         let is_bare = matches!(positions, [only] if only.name == format!("{code:#x}").as_bytes());
         let named =
-            if is_bare && self.places.0.len() < MAX_NAMED { (self.resolve)(code) } else { Vec::new() };
+            if is_bare && self.places.by_code.len() < MAX_NAMED { (self.resolve)(code) } else { Vec::new() };
         let known = named.iter().any(|frame| frame.function != "??");
         let places = if known {
             named.iter().rev().map(Place::of_frame).collect()
         } else {
             positions.iter().map(Place::of_position).collect()
         };
-        self.places.0.insert(code, places);
+        self.places.insert(code, places);
     }
 
     fn alloc(&mut self, alloc: &Alloc<'_>) {
