@@ -4,6 +4,7 @@
 //! would: cargo, npm, QEMU.
 
 mod bench;
+mod bench_heap;
 mod bench_store;
 mod build;
 mod conformance;
@@ -82,6 +83,8 @@ enum Command {
 enum Bench {
     /// The store beside InfluxDB and Prometheus: rates, size, memory, return after a kill
     Store(bench_store::Workload),
+    /// The sampling allocator under load, beside the bare one and jemalloc's profiling: instructions and time a request
+    Heap(bench_heap::Extent),
 }
 
 /// Where the security advisories come from.
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Command::Guests => build::guests(),
         Command::Bench { what: None } => bench::run(),
         Command::Bench { what: Some(Bench::Store(workload)) } => bench_store::run(&workload),
+        Command::Bench { what: Some(Bench::Heap(extent)) } => bench_heap::run(&extent),
         Command::Deny(from) => scan::deny(from.db.as_deref()),
         Command::Audit(from) => scan::audit(from.db.as_deref()),
         Command::Fuzz { targets, time } => fuzz::run(&targets, time),
