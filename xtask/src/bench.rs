@@ -239,7 +239,7 @@ fn flood() -> anyhow::Result<()> {
 }
 
 /// User and system time, in ticks of 10 ms (`proc(5)`: fields 14 and 15, counted behind the name's parenthesis).
-fn cpu_ticks(pid: u64) -> anyhow::Result<u64> {
+pub(crate) fn cpu_ticks(pid: u64) -> anyhow::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit_once(')').context("stat")?.1.split_whitespace().collect();
     Ok(fields.get(11).context("utime")?.parse::<u64>()? + fields.get(12).context("stime")?.parse::<u64>()?)
@@ -257,6 +257,6 @@ fn median(mut durations: Vec<Duration>) -> Duration {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes and ticks far below 2^53")]
-fn to_f64(value: u64) -> f64 {
+pub(crate) fn to_f64(value: u64) -> f64 {
     value as f64
 }

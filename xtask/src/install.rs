@@ -22,6 +22,9 @@ pub(crate) const QEMU: Needed =
     Needed { program: "qemu-system-x86_64", package: "qemu-system-x86", why: "runs the VMs" };
 /// Links the guests and the binaries.
 pub(crate) const CC: Needed = Needed { program: "cc", package: "gcc", why: "links what cargo builds" };
+/// Counts instructions of a program.
+pub(crate) const VALGRIND: Needed =
+    Needed { program: "valgrind", package: "valgrind", why: "counts the instructions of a program" };
 /// Takes the symbols out of the guests' images.
 pub(crate) const STRIP: Needed =
     Needed { program: "strip", package: "binutils", why: "takes the symbols out of the guests' images" };

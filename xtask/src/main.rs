@@ -4,6 +4,7 @@
 //! would: cargo, npm, QEMU.
 
 mod bench;
+mod bench_heap;
 mod bench_memtrace;
 mod bench_store;
 mod build;
@@ -85,6 +86,8 @@ enum Bench {
     Store(bench_store::Workload),
     /// The heap trace reader: traces of 150 MB and of a GiB, speed and memory
     Memtrace,
+    /// The sampling allocator under load, beside the bare one and jemalloc's profiling: instructions and time a request
+    Heap(bench_heap::Extent),
 }
 
 /// Where the security advisories come from.
@@ -109,6 +112,7 @@ fn main() -> ExitCode {
         Command::Bench { what: None } => bench::run(),
         Command::Bench { what: Some(Bench::Store(workload)) } => bench_store::run(&workload),
         Command::Bench { what: Some(Bench::Memtrace) } => bench_memtrace::run(),
+        Command::Bench { what: Some(Bench::Heap(extent)) } => bench_heap::run(&extent),
         Command::Deny(from) => scan::deny(from.db.as_deref()),
         Command::Audit(from) => scan::audit(from.db.as_deref()),
         Command::Fuzz { targets, time } => fuzz::run(&targets, time),

@@ -3,8 +3,10 @@
 //! `cargo bench -p uni-guest --features std,bench-jemalloc --bench heap`, with
 //! `RUSTFLAGS="-C force-frame-pointers=yes"`.
 //!
-//! Every case runs in turn, many rounds; the median of a case is shown, in nanoseconds of processor time for a pair, and what it adds to
-//! its own bare allocator. A pair is of 64 bytes, written to.
+//! In each of many rounds a case runs between two runs of its own bare allocator (bare, case, case, bare), so that what
+//! drifts hits both. Shown are medians, in nanoseconds of processor time for a pair: of the case, and of what it adds, with
+//! the bounds within which the latter's median lies with 95 % confidence. What it takes to begin and to end a state, a trace
+//! for example, is shown apart. A pair is of 64 bytes, written to.
 #![allow(missing_docs, reason = "a program")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -15,8 +17,8 @@ use uni_guest::heap::{self, Sampled, SamplingRate, Trace, TraceOf};
 
 static SAMPLED: Sampled<System> = Sampled::new(System);
 
-const PAIRS: u32 = 400_000;
-const ROUNDS: usize = 31;
+const PAIRS: u32 = 100_000;
+const ROUNDS: usize = 151;
 const LAYOUT: Layout = Layout::new::<[u64; 8]>();
 /// Blocks of a large heap, of 1 KiB each: 64 MiB.
 const LIVE_BLOCKS: usize = 64 * 1024;
@@ -31,6 +33,9 @@ struct Case {
     pairs: fn(),
     leave: fn(),
     times: Vec<f64>,
+    added: Vec<f64>,
+    /// Beginning and ending, in microseconds.
+    around: Vec<f64>,
 }
 
 fn pairs(allocator: &impl GlobalAlloc) {
@@ -45,7 +50,7 @@ fn pairs(allocator: &impl GlobalAlloc) {
 }
 
 fn case(name: &'static str, bare: usize, enter: fn(), pairs: fn(), leave: fn()) -> Case {
-    Case { name, bare, enter, pairs, leave, times: Vec::new() }
+    Case { name, bare, enter, pairs, leave, times: Vec::new(), added: Vec::new(), around: Vec::new() }
 }
 
 fn nothing() {}
@@ -141,28 +146,44 @@ fn processor_ns() -> i64 {
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
 
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+/// Nanoseconds of `work`.
+fn taken(work: fn()) -> f64 {
+    let started = processor_ns();
+    work();
+    (processor_ns() - started) as f64
+}
+
+/// The median, and the bounds of it with 95 % confidence.
+fn median(of: &mut [f64]) -> [f64; 3] {
+    of.sort_by(f64::total_cmp);
+    let (middle, reach) = (of.len() / 2, of.len().isqrt());
+    [of[middle], of[middle.saturating_sub(reach)], of[(middle + reach).min(of.len() - 1)]]
 }
 
 fn run(cases: &mut [Case]) {
+    let bare: Vec<fn()> = cases.iter().map(|case| cases[case.bare].pairs).collect();
     for round in 0..ROUNDS {
-        for case in &mut *cases {
-            (case.enter)();
-            let started = processor_ns();
-            (case.pairs)();
-            let taken = (processor_ns() - started) as f64 / f64::from(PAIRS);
-            (case.leave)();
+        for (case, bare) in cases.iter_mut().zip(&bare) {
+            let entered = taken(case.enter);
+            let [first, second, third, fourth] = [*bare, case.pairs, case.pairs, *bare].map(taken);
+            let left = taken(case.leave);
             // The first warms up.
             if round > 0 {
-                case.times.push(taken);
+                let pairs = f64::from(2 * PAIRS);
+                case.times.push((second + third) / pairs);
+                case.added.push((second + third - first - fourth) / pairs);
+                case.around.push((entered + left) / 1000.0);
             }
         }
     }
-    let medians: Vec<f64> = cases.iter_mut().map(|case| median(&mut case.times)).collect();
-    for (case, median) in cases.iter().zip(&medians) {
-        println!("{:<50} {median:>8.2} ns {:>+8.2} ns", case.name, median - medians[case.bare]);
+    for case in cases {
+        let [time, ..] = median(&mut case.times);
+        let [added, low, high] = median(&mut case.added);
+        let [around, ..] = median(&mut case.around);
+        println!(
+            "{:<50} {time:>7.2} ns {added:>+7.2} ns ({low:+.2}..{high:+.2}), begin and end {around:.0} us",
+            case.name
+        );
     }
 }
 

@@ -10,7 +10,6 @@
 
 mod http;
 
-use std::alloc::System;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +18,6 @@ use std::time::{Duration, Instant};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use uni_guest::args::{ArgumentsError, EXIT_USAGE};
-use uni_guest::heap::Sampled;
 use uni_guest::sources::{HttpResponses, http_response};
 use uni_guest::std_driver::{Config, Reporting, usage};
 use uni_guest::{Field, OptionSpec, Source, Timer, source};
@@ -31,8 +29,13 @@ const OPTIONS: [OptionSpec; 1] =
     [OptionSpec { name: "port", value: Some("PORT"), help: "where HTTP is served; 8080" }];
 
 // reporting: who holds the heap
+#[cfg(not(feature = "bench-bare"))]
 #[global_allocator]
-static ALLOCATOR: Sampled<System> = Sampled::new(System);
+static ALLOCATOR: uni_guest::heap::Sampled<std::alloc::System> =
+    uni_guest::heap::Sampled::new(std::alloc::System);
+#[cfg(feature = "bench-jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 // reporting: what is measured
 static RESPONSES: HttpResponses = HttpResponses::new();

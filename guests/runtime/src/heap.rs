@@ -5,7 +5,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::hint::black_box;
 use core::ptr::NonNull;
-use uni_guest::heap::{self, LibraryMap, Sampled};
+use uni_guest::heap::{self, LibraryMap};
 
 /// What the heap holds and has held. All sizes in bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,19 +34,35 @@ struct Allocator {
 // SAFETY: there is one CPU, and interrupt handlers never allocate.
 unsafe impl Sync for Allocator {}
 
+#[cfg(not(feature = "bench-bare"))]
 #[global_allocator]
-static ALLOCATOR: Sampled<Allocator> = Sampled::new(Allocator {
-    heap: UnsafeCell::new(linked_list_allocator::Heap::empty()),
-    statistics: UnsafeCell::new(HeapStatistics {
-        size_bytes: 0,
-        used_bytes: 0,
-        live_bytes: 0,
-        peak_bytes: 0,
-        live_blocks: 0,
-        allocated_bytes: 0,
-        failed: 0,
-    }),
-});
+static ALLOCATOR: uni_guest::heap::Sampled<Allocator> = uni_guest::heap::Sampled::new(Allocator::EMPTY);
+#[cfg(feature = "bench-bare")]
+#[global_allocator]
+static ALLOCATOR: Allocator = Allocator::EMPTY;
+
+/// The one that does the work.
+fn allocator() -> &'static Allocator {
+    #[cfg(not(feature = "bench-bare"))]
+    return ALLOCATOR.inner();
+    #[cfg(feature = "bench-bare")]
+    &ALLOCATOR
+}
+
+impl Allocator {
+    const EMPTY: Self = Self {
+        heap: UnsafeCell::new(linked_list_allocator::Heap::empty()),
+        statistics: UnsafeCell::new(HeapStatistics {
+            size_bytes: 0,
+            used_bytes: 0,
+            live_bytes: 0,
+            peak_bytes: 0,
+            live_blocks: 0,
+            allocated_bytes: 0,
+            failed: 0,
+        }),
+    };
+}
 
 impl HeapStatistics {
     fn allocated(&mut self, bytes: u64) {
@@ -92,7 +108,7 @@ unsafe impl GlobalAlloc for Allocator {
 pub(crate) unsafe fn initialise(start: usize, end: usize) {
     // SAFETY: the caller vouches for the range; nothing has been allocated yet.
     unsafe {
-        (*ALLOCATOR.inner().heap.get()).init(core::ptr::with_exposed_provenance_mut(start), end - start);
+        (*allocator().heap.get()).init(core::ptr::with_exposed_provenance_mut(start), end - start);
     }
 }
 
@@ -100,7 +116,7 @@ pub(crate) unsafe fn initialise(start: usize, end: usize) {
 #[must_use]
 pub fn heap_statistics() -> HeapStatistics {
     // SAFETY: one CPU, and neither reference outlives this function.
-    let (heap, counted) = unsafe { (&*ALLOCATOR.inner().heap.get(), *ALLOCATOR.inner().statistics.get()) };
+    let (heap, counted) = unsafe { (&*allocator().heap.get(), *allocator().statistics.get()) };
     HeapStatistics { size_bytes: heap.size() as u64, used_bytes: heap.used() as u64, ..counted }
 }
 

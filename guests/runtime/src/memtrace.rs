@@ -22,6 +22,8 @@ const STALL: Duration = Duration::from_secs(60);
 const STALL_NS: u64 = 60_000_000_000;
 /// From the last byte to the end of the connection.
 const CLOSING_NS: u64 = 10_000_000_000;
+/// Between two looks for events; what waits for the client's acknowledgement is looked at whenever something arrives.
+const LOOK_NS: u64 = 2_000_000;
 /// Sampled blocks that may be live at one time, and words for events that wait: 80 KiB and 64 KiB, from the first
 /// trace on.
 const PLACES: usize = 4096;
@@ -42,6 +44,8 @@ struct Place {
     socket: SocketHandle,
     step: Step,
     until_ns: u64,
+    /// When events are looked for next.
+    look_ns: u64,
 }
 
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl Memtrace {
             socket.set_timeout(Some(STALL));
             // Cannot fail: the socket is closed, and the port is not 0.
             let _ = socket.listen(port);
-            Place { socket: network.sockets().add(socket), step: Step::Listening, until_ns: 0 }
+            Place { socket: network.sockets().add(socket), step: Step::Listening, until_ns: 0, look_ns: 0 }
         };
         let places = [place(), place()];
         Self { port, vm: arguments.name.as_str().into(), places }
@@ -111,9 +115,16 @@ impl Place {
                 // Anything said ends the trace.
                 if heard || !socket.may_recv() {
                     trace.handle_end();
+                    self.look_ns = now_ns;
                 }
-                if send(trace, socket, now_ns) {
-                    self.until_ns = now_ns + STALL_NS;
+                if now_ns >= self.look_ns {
+                    let sent = send(trace, socket, now_ns);
+                    if sent != Sent::Nothing {
+                        self.until_ns = now_ns + STALL_NS;
+                    }
+                    if sent == Sent::All {
+                        self.look_ns = now_ns + LOOK_NS;
+                    }
                 }
                 if trace.is_over() {
                     socket.close();
@@ -146,7 +157,10 @@ impl Place {
         };
         self.until_ns = now_ns + STALL_NS;
         match Trace::begin(&of, now_ns) {
-            Ok(trace) => self.step = Step::Tracing(trace),
+            Ok(trace) => {
+                self.step = Step::Tracing(trace);
+                self.look_ns = now_ns;
+            }
             Err(error) => {
                 // A line finds room in a new connection.
                 let _ = socket.send_slice(format!("{error}\n").as_bytes());
@@ -158,19 +172,28 @@ impl Place {
     }
 }
 
-/// Sends what there is; returns whether nothing waits, or something went.
-fn send(trace: &mut Trace, socket: &mut Socket<'_>, now_ns: u64) -> bool {
-    let mut any = false;
+/// How much of what there was went.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Nothing,
+    Some,
+    /// Nothing waits.
+    All,
+}
+
+/// Sends what there is.
+fn send(trace: &mut Trace, socket: &mut Socket<'_>, now_ns: u64) -> Sent {
+    let mut so_far = Sent::Nothing;
     while let Some(bytes) = trace.poll_transmit(now_ns) {
         match socket.send_slice(bytes) {
-            Ok(0) | Err(_) => return any,
+            Ok(0) | Err(_) => return so_far,
             Ok(sent) => {
                 trace.handle_sent(sent);
-                any = true;
+                so_far = Sent::Some;
             }
         }
     }
-    true
+    Sent::All
 }
 
 /// What is said is dropped; returns whether anything was.

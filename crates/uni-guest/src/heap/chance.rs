@@ -58,10 +58,14 @@ pub(super) fn binomial(state: &mut u64, trials: u64, probability: f64) -> u64 {
         return whole(drawn).min(trials);
     }
     // The failures before each success are distributed geometrically.
-    let mean = -1.0 / libm::log1p(-probability);
     let (mut successes, mut left) = (0, trials);
     loop {
-        let failures = whole(exponential(state, mean));
+        let drawn = unit(state);
+        // By Bernoulli's inequality all that are left fail then: mostly, and without a logarithm.
+        if drawn <= 1.0 - left as f64 * probability {
+            return successes;
+        }
+        let failures = whole(libm::log(drawn) / libm::log1p(-probability));
         if failures >= left {
             return successes;
         }

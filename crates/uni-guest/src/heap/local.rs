@@ -16,6 +16,8 @@ pub(super) struct Local {
     pub(super) countdown: AtomicI64,
     /// Whether a sample is then due. It is one of the two processes as they were when it was drawn.
     pub(super) is_sample: AtomicBool,
+    /// The probability that it is the profile's, as the bits of an `f64`.
+    pub(super) profile_share: AtomicU64,
     /// The profile's interval then.
     pub(super) interval: AtomicU32,
     /// The trace then.
@@ -31,6 +33,7 @@ impl Local {
         Self {
             countdown: AtomicI64::new(0),
             is_sample: AtomicBool::new(false),
+            profile_share: AtomicU64::new(0),
             interval: AtomicU32::new(0),
             trace: AtomicU64::new(0),
             chance: AtomicU64::new(0),

@@ -21,6 +21,7 @@ mod chance;
 mod events;
 mod libraries;
 mod local;
+mod owners;
 mod profile;
 mod rate;
 mod sampler;
@@ -32,9 +33,7 @@ mod trace;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ops::Range;
-use core::sync::atomic::Ordering::Relaxed;
 
-use local::Local;
 use sampler::{Sampler, Taken};
 
 use crate::metrics::Registry;
@@ -45,15 +44,15 @@ pub use rate::SamplingRate;
 
 pub use trace::{Trace, TraceError, TraceFigures, TraceOf, figures, register_memtrace};
 
-/// Places of the profile's table for any heap from 16 MiB on; smaller ones need fewer. Each is 20 bytes.
+/// Places of the profile's table for any heap from 16 MiB on; smaller ones need fewer. Each is 16 bytes.
 pub const PROFILE_PLACES: usize = 16_384;
 /// Bytes of heap for each place, of small heaps.
 const BYTES_A_PLACE: usize = 1024;
 
 static SAMPLER: Sampler = Sampler::new();
 
-/// Starts the profile of the program's heap, of at most `heap_bytes`; `seed` is any random number. It takes 20 bytes
-/// for each KiB of heap, at most 320 KiB. Returns `false` if there is no memory for it. Once [`Sampled`] is the program's
+/// Starts the profile of the program's heap, of at most `heap_bytes`; `seed` is any random number. It takes 16 bytes
+/// for each KiB of heap, at most 256 KiB. Returns `false` if there is no memory for it. Once [`Sampled`] is the program's
 /// allocator, [`register_heap_by_library`] tells what it found.
 pub fn start_profile(heap_bytes: usize, seed: u64) -> bool {
     SAMPLER.start((heap_bytes / BYTES_A_PLACE).min(PROFILE_PLACES).next_power_of_two(), seed)
@@ -104,93 +103,116 @@ impl<A> Sampled<A> {
     }
 }
 
-// SAFETY: hands everything to `inner`, which keeps to the contract, and never touches a block.
+// SAFETY: hands everything to `inner`, which keeps to the contract, and never touches a block. What is to be known of a
+// block is looked for before `inner` is called, and calling it is the last thing done: nothing has to be kept meanwhile.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for Sampled<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps to the contract.
-        let block = unsafe { self.inner.alloc(layout) };
-        allocated(block, layout.size());
-        block
+        if local::with(|local| local.spend(layout.size())) {
+            // SAFETY: the caller keeps to the contract.
+            return unsafe { self.alloc_and_record(layout) };
+        }
+        // SAFETY: as above.
+        unsafe { self.inner.alloc(layout) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps to the contract.
-        let block = unsafe { self.inner.alloc_zeroed(layout) };
-        allocated(block, layout.size());
-        block
+        if local::with(|local| local.spend(layout.size())) {
+            // SAFETY: the caller keeps to the contract.
+            return unsafe { self.alloc_zeroed_and_record(layout) };
+        }
+        // SAFETY: as above.
+        unsafe { self.inner.alloc_zeroed(layout) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // Before the address may be somebody else's.
         if SAMPLER.may_be_sampled(block.addr()) {
-            free(block.addr());
+            // SAFETY: the caller keeps to the contract.
+            return unsafe { self.forget_and_dealloc(block, layout) };
         }
-        // SAFETY: the caller keeps to the contract.
+        // SAFETY: as above.
         unsafe { self.inner.dealloc(block, layout) }
     }
 
     #[inline]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let is_due = local::with(|local| local.spend(new_size));
+        if is_due || SAMPLER.may_be_sampled(block.addr()) {
+            // SAFETY: the caller keeps to the contract.
+            return unsafe { self.realloc_and_record(block, layout, new_size, is_due) };
+        }
+        // SAFETY: as above.
+        unsafe { self.inner.realloc(block, layout, new_size) }
+    }
+}
+
+/// What is rare, apart from what is not.
+impl<A: GlobalAlloc> Sampled<A> {
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_and_record(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps to the contract.
+        let block = unsafe { self.inner.alloc(layout) };
+        record(block, layout.size());
+        block
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn alloc_zeroed_and_record(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps to the contract.
+        let block = unsafe { self.inner.alloc_zeroed(layout) };
+        record(block, layout.size());
+        block
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn forget_and_dealloc(&self, block: *mut u8, layout: Layout) {
+        // Before the address may be somebody else's.
+        SAMPLER.freed(SAMPLER.take(block.addr()));
+        // SAFETY: the caller keeps to the contract.
+        unsafe { self.inner.dealloc(block, layout) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn realloc_and_record(
+        &self,
+        block: *mut u8,
+        layout: Layout,
+        new_size: usize,
+        is_due: bool,
+    ) -> *mut u8 {
         let before = block.addr();
-        let taken = if SAMPLER.may_be_sampled(before) { take(before) } else { Taken::default() };
+        let taken = if SAMPLER.may_be_sampled(before) { SAMPLER.take(before) } else { Taken::default() };
         // SAFETY: the caller keeps to the contract.
         let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        if taken.is_any() {
-            settle(before, taken, moved.is_null());
+        if moved.is_null() {
+            SAMPLER.restore(before, taken);
+        } else {
+            SAMPLER.freed(taken);
         }
-        allocated(moved, new_size);
+        if is_due {
+            record(moved, new_size);
+        }
         moved
     }
 }
 
-#[inline(always)]
-fn allocated(block: *mut u8, size: usize) {
-    local::with(|local| {
-        if local.spend(size) {
-            record(local, block, size);
-        }
-    });
-}
-
-#[cold]
 #[inline(never)]
-fn record(local: &Local, block: *mut u8, size: usize) {
-    if block.is_null() {
-        local.countdown.fetch_add(i64::try_from(size).unwrap_or(i64::MAX), Relaxed);
-        return;
-    }
+fn record(block: *mut u8, size: usize) {
     let frame = stack::frame_pointer();
-    local.alone(|| {
-        let stack = local.stack();
-        SAMPLER.record(local, block.addr(), size, |most: usize, each: &mut dyn FnMut(usize) -> bool| {
-            stack::walk(frame, &stack, most, each);
+    local::with(|local| {
+        local.alone(|| {
+            // The stack is asked for by those who walk it: that is dear, and threads may be many and short.
+            SAMPLER.record(local, block.addr(), size, |most: usize, each: &mut dyn FnMut(usize) -> bool| {
+                stack::walk(frame, &local.stack(), most, each);
+            });
         });
     });
-}
-
-#[cold]
-#[inline(never)]
-fn free(address: usize) {
-    SAMPLER.freed(SAMPLER.take(address));
-}
-
-#[cold]
-#[inline(never)]
-fn take(address: usize) -> Taken {
-    SAMPLER.take(address)
-}
-
-#[cold]
-#[inline(never)]
-fn settle(address: usize, taken: Taken, failed: bool) {
-    if failed {
-        SAMPLER.restore(address, taken);
-    } else {
-        SAMPLER.freed(taken);
-    }
 }
 
 #[cfg(test)]

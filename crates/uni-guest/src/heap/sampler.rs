@@ -12,23 +12,29 @@ use alloc::boxed::Box;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicU32, AtomicU64};
 
-use super::chance::{binomial, coin, exponential, hit_probability, unit, whole};
+use super::chance::{binomial, coin, exponential, hit_probability, whole};
 use super::events::{Captured, TraceMemory};
 use super::libraries::{LibraryMap, Owner};
 use super::local::Local;
+use super::owners::Owners;
 use super::table::{Filter, Table};
 
 /// The finest interval in bytes.
 const FINEST_BYTES: f64 = 512.0;
-/// Samples in a large heap, at least: enough to tell 5 % of it to a tenth.
-const SAMPLES: f64 = 8192.0;
+/// Samples in a large heap, at least: enough to tell 5 % of it to a tenth, even of small blocks alone (with 8192, that
+/// would hardly be so in 95 % of cases), and few enough for the table with a step's room to spare.
+const SAMPLES: f64 = 10_000.0;
 /// Steps of the interval to its double.
 const STEPS: u32 = 4;
 const STEP: [f64; STEPS as usize] =
     [1.0, 1.189_207_115_002_721, core::f64::consts::SQRT_2, 1.681_792_830_507_429];
-/// The largest interval that busy programs with a small heap are given: 8 KiB.
+/// The largest interval that busy programs are given while their heap is tiny (8 KiB), and while it is small: 2 KiB, that
+/// of the least large heap. Blocks may live until it is large, and are then to be known as exactly as those to come.
 const COARSEST_FLOOR: u32 = 4 * STEPS;
-/// From so many bytes on, the interval is what the heap's size asks for, however busy the program is: 16 MiB.
+const SMALL_FLOOR: u32 = 2 * STEPS;
+/// Heaps are small from so many bytes on, and large: then the interval is what the heap's size asks for, however busy
+/// the program is.
+const SMALL_BYTES: f64 = 1_048_576.0;
 const LARGE_BYTES: f64 = 16.0 * 1_048_576.0;
 /// Samples between two reports that cost nothing worth mentioning: a sample takes some 0.2 us, and 5 us in a guest whose
 /// processor is emulated, so that at one report a second they take 0.5 % of that. And those after which nobody waits for
@@ -46,12 +52,14 @@ pub(super) const WORD_BYTES: u64 = 8;
 /// How deep a library is looked for.
 const MAX_PROFILE_FRAMES: usize = 64;
 
-/// A sample of the profile in one word: size (40 bits), library (14), interval (10).
+/// A sample of the profile in one word: size (40 bits), library (14), interval (9), whether a trace has it too (1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Sample {
     pub(super) size: u64,
     pub(super) library: u16,
     pub(super) interval: u32,
+    /// Whether it was also a sample of the trace that was taken then: if not, nobody has to look for it there.
+    pub(super) is_traced: bool,
 }
 
 impl Sample {
@@ -61,11 +69,13 @@ impl Sample {
 
     pub(super) const fn pack(self) -> u64 {
         let size = if self.size > Self::MAX_SIZE { Self::MAX_SIZE } else { self.size };
-        (size << 24) | ((self.library as u64 & 0x3fff) << 10) | (self.interval as u64 & 0x3ff)
+        let interval = (self.interval as u64 & 0x1ff) << 1;
+        (size << 24) | ((self.library as u64 & 0x3fff) << 10) | interval | self.is_traced as u64
     }
 
     pub(super) const fn unpack(word: u64) -> Self {
-        Self { size: word >> 24, library: ((word >> 10) & 0x3fff) as u16, interval: (word & 0x3ff) as u32 }
+        let (library, interval) = ((word >> 10) as u16 & 0x3fff, (word >> 1) as u32 & 0x1ff);
+        Self { size: word >> 24, library, interval, is_traced: word & 1 == 1 }
     }
 
     fn probability(self) -> f64 {
@@ -95,6 +105,15 @@ fn frequency(interval: u32) -> f64 {
     if interval == OFF { 0.0 } else { 1.0 / interval_bytes(interval) }
 }
 
+/// The largest interval that a busy program is given, for so many bytes.
+fn coarsest_floor(live_bytes: f64) -> u32 {
+    match live_bytes {
+        small if small < SMALL_BYTES => COARSEST_FLOOR,
+        medium if medium < LARGE_BYTES => SMALL_FLOOR,
+        _ => 0,
+    }
+}
+
 /// The coarsest interval that is fine enough for so many bytes.
 fn fitting_interval(live_bytes: f64) -> u32 {
     let ratio = live_bytes / (SAMPLES * FINEST_BYTES);
@@ -102,13 +121,6 @@ fn fitting_interval(live_bytes: f64) -> u32 {
         return 0;
     }
     u32::try_from(whole(libm::log2(ratio) * f64::from(STEPS))).unwrap_or(COARSEST).min(COARSEST)
-}
-
-/// The memory of the profile.
-#[derive(Debug)]
-struct Tables {
-    filter: Filter,
-    profile: Table,
 }
 
 /// What was hit in one block.
@@ -154,14 +166,20 @@ pub(super) trait Walk: Fn(usize, &mut dyn FnMut(usize) -> bool) {}
 
 impl<F: Fn(usize, &mut dyn FnMut(usize) -> bool)> Walk for F {}
 
-/// Where recorders look. Without tables nothing is recorded.
+/// Where recorders look. Without a table nothing is recorded.
 #[derive(Debug)]
 pub(super) struct Sampler {
-    tables: AtomicPtr<Tables>,
+    /// Of the blocks of both processes.
+    filter: Filter,
+    profile: AtomicPtr<Table>,
     map: AtomicPtr<LibraryMap>,
+    owners: Owners,
     memory: AtomicPtr<TraceMemory>,
-    interval: AtomicU32,
+    /// The profile's interval and one: [`OFF`] is 0.
+    interval_and_one: AtomicU32,
     trace: AtomicU64,
+    /// Points of the trace in a byte, as the bits of an `f64`: a logarithm that is taken once.
+    trace_frequency: AtomicU64,
     seed: AtomicU64,
     /// About the bytes that are live, by the samples.
     live_bytes: AtomicI64,
@@ -177,15 +195,19 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
+    /// All zeros, so that it takes no room in an image.
     pub(super) const fn new() -> Self {
         let none = core::ptr::null_mut();
         Self {
-            tables: AtomicPtr::new(none),
+            filter: Filter::new(),
+            profile: AtomicPtr::new(none),
             map: AtomicPtr::new(core::ptr::null_mut()),
+            owners: Owners::new(),
             memory: AtomicPtr::new(core::ptr::null_mut()),
-            interval: AtomicU32::new(OFF),
+            interval_and_one: AtomicU32::new(0),
             trace: AtomicU64::new(0),
-            seed: AtomicU64::new(1),
+            trace_frequency: AtomicU64::new(0),
+            seed: AtomicU64::new(0),
             live_bytes: AtomicI64::new(0),
             samples: AtomicI64::new(0),
             thinning: AtomicBool::new(false),
@@ -196,10 +218,9 @@ impl Sampler {
         }
     }
 
-    #[inline]
-    fn tables(&self) -> Option<&Tables> {
+    fn profile(&self) -> Option<&Table> {
         // SAFETY: null, or what `reserve` leaked.
-        unsafe { self.tables.load(Acquire).as_ref() }
+        unsafe { self.profile.load(Acquire).as_ref() }
     }
 
     pub(super) fn map(&self) -> Option<&LibraryMap> {
@@ -214,11 +235,11 @@ impl Sampler {
 
     /// Makes room for samples; `places` is of the first call. `false` if there is no memory for it.
     fn reserve(&self, places: usize) -> bool {
-        if self.tables().is_some() {
+        if self.profile().is_some() {
             return true;
         }
-        let (Some(filter), Some(profile)) = (Filter::new(places), Table::new(places)) else { return false };
-        self.tables.store(Box::leak(Box::new(Tables { filter, profile })), Release);
+        let Some(table) = Table::new(places) else { return false };
+        self.profile.store(Box::leak(Box::new(table)), Release);
         true
     }
 
@@ -230,18 +251,16 @@ impl Sampler {
         self.floor.store(0, Relaxed);
         self.round.store(0, Relaxed);
         if is_ready {
-            self.interval.store(0, Relaxed);
+            self.set_interval(0);
         }
         is_ready
     }
 
     /// Ends the profile; what is known of blocks is forgotten.
     pub(super) fn stop(&self) {
-        self.interval.store(OFF, Relaxed);
-        let Some(tables) = self.tables() else { return };
-        tables
-            .profile
-            .retain(|_| None, |address, word, _| self.forget(tables, address, Sample::unpack(word)));
+        self.set_interval(OFF);
+        let Some(profile) = self.profile() else { return };
+        profile.retain(|_| None, |address, word, _| self.forget(address, Sample::unpack(word)));
     }
 
     /// A report was made. Where many samples were taken since the last, blocks come and go fast, and the interval of a
@@ -262,12 +281,21 @@ impl Sampler {
         self.used.load(Relaxed)
     }
 
+    fn interval(&self) -> u32 {
+        self.interval_and_one.load(Relaxed).wrapping_sub(1)
+    }
+
+    fn set_interval(&self, interval: u32) {
+        self.interval_and_one.store(interval.wrapping_add(1), Relaxed);
+    }
+
     fn is_on(&self) -> bool {
-        self.interval.load(Relaxed) != OFF
+        self.interval() != OFF
     }
 
     pub(super) fn set_map(&self, map: LibraryMap) {
         self.map.store(Box::leak(Box::new(map)), Release);
+        self.owners.clear();
     }
 
     /// Samples of the profile that found no place.
@@ -291,8 +319,9 @@ impl Sampler {
         }
         let memory = self.memory()?;
         self.clear_trace();
-        let epoch = memory.begin();
-        self.trace.store(TraceRate { epoch, rate: rate as f32 }.pack(), Release);
+        let trace = TraceRate { epoch: memory.begin(), rate: rate as f32 };
+        self.trace_frequency.store(trace.frequency().to_bits(), Relaxed);
+        self.trace.store(trace.pack(), Release);
         Some(memory)
     }
 
@@ -303,30 +332,33 @@ impl Sampler {
     }
 
     fn clear_trace(&self) {
-        if let (Some(tables), Some(memory)) = (self.tables(), self.memory()) {
-            memory.table.retain(|_| None, |address, _, _| tables.filter.subtract(address));
+        if let Some(memory) = self.memory() {
+            memory.table.retain(|_| None, |address, _, _| self.filter.subtract(address));
         }
     }
 
     #[inline]
     pub(super) fn may_be_sampled(&self, address: usize) -> bool {
-        self.tables().is_some_and(|tables| tables.filter.may_have(address))
+        self.filter.may_have(address)
     }
 
-    /// A block was allocated, and the way to the next point is over. `walk` names the callers.
+    /// A block was allocated, and the way to the next point is over. `walk` names the callers. What fell on a block that
+    /// could not be allocated (its address is 0) is nobody's.
     pub(super) fn record(&self, local: &Local, address: usize, size: usize, walk: impl Walk) {
         self.used.store(true, Relaxed);
         let size = size as u64;
         let before = local.countdown.load(Relaxed).wrapping_add_unsigned(size).max(0).cast_unsigned();
         let hits = local.with_chance(&self.seed, |chance| self.draw(local, size, before.min(size), chance));
-        let Some(tables) = self.tables() else { return };
-        if let Some(interval) = hits.profile {
-            let library = self.library(&walk);
-            self.add(tables, address, Sample { size, library, interval });
-            self.follow(local, tables, interval);
+        if address == 0 {
+            return;
+        }
+        if let (Some(interval), Some(profile)) = (hits.profile, self.profile()) {
+            let (library, is_traced) = (self.library(&walk), hits.trace > 0);
+            self.add(profile, address, Sample { size, library, interval, is_traced });
+            self.follow(local, profile, interval);
         }
         if hits.trace > 0 {
-            self.capture(tables, address, Captured::new(size, hits.trace), &walk);
+            self.capture(address, size, hits.trace, &walk);
         }
     }
 
@@ -334,7 +366,7 @@ impl Sampler {
     /// the next point is, from the block's end.
     fn draw(&self, local: &Local, size: u64, before: u64, chance: &mut u64) -> Hits {
         let mut hits = self.drawn_before(local, chance);
-        let (interval, trace) = (self.interval.load(Relaxed), TraceRate::unpack(self.trace.load(Relaxed)));
+        let (interval, trace) = (self.interval(), TraceRate::unpack(self.trace.load(Acquire)));
         if hits.profile.is_none()
             && interval != OFF
             && coin(chance, hit_probability((size - before) as f64, interval_bytes(interval)))
@@ -356,8 +388,7 @@ impl Sampler {
             return hits;
         }
         let (interval, drawn) = (local.interval.load(Relaxed), local.trace.load(Relaxed));
-        let profile = frequency(interval);
-        if unit(chance) * (profile + TraceRate::unpack(drawn).frequency()) <= profile {
+        if coin(chance, f64::from_bits(local.profile_share.load(Relaxed))) {
             hits.profile = self.is_on().then_some(interval);
         } else if drawn == self.trace.load(Relaxed) {
             hits.trace = 1;
@@ -368,19 +399,26 @@ impl Sampler {
     /// Draws the next point. One that is far away is drawn anew when the thread has come some of the way: the process
     /// has no memory, and the rates may be others by then.
     fn count_down(&self, local: &Local, interval: u32, trace: TraceRate, chance: &mut u64) {
-        let rate = frequency(interval) + trace.frequency();
+        let profile = frequency(interval);
+        let rate = profile + self.trace_frequency(trace);
         let gap = if rate > 0.0 { exponential(chance, 1.0 / rate) } else { f64::INFINITY };
         local.is_sample.store(gap <= LOOK_BYTES, Relaxed);
+        local.profile_share.store((profile / rate).to_bits(), Relaxed);
         local.interval.store(interval, Relaxed);
         local.trace.store(trace.pack(), Relaxed);
         local.countdown.store(gap.min(LOOK_BYTES) as i64, Relaxed);
+    }
+
+    /// Points of the trace in a byte; `trace` was loaded before.
+    fn trace_frequency(&self, trace: TraceRate) -> f64 {
+        if trace.epoch == 0 { 0.0 } else { f64::from_bits(self.trace_frequency.load(Relaxed)) }
     }
 
     fn library(&self, walk: &impl Walk) -> u16 {
         let Some(map) = self.map() else { return Sample::NOBODY };
         let (mut found, mut on_behalf) = (None, None);
         walk(MAX_PROFILE_FRAMES, &mut |address| {
-            match map.owner(address) {
+            match self.owners.find(address, |address| map.owner(address)) {
                 Owner::Library(library) => found = Some(library),
                 Owner::OnBehalf(library) => on_behalf = Some(library),
                 Owner::Unknown => {}
@@ -390,26 +428,26 @@ impl Sampler {
         found.or(on_behalf).unwrap_or(Sample::NOBODY)
     }
 
-    fn add(&self, tables: &Tables, address: usize, sample: Sample) {
-        tables.filter.add(address);
-        if tables.profile.insert(address, || Some(sample.pack())) {
+    fn add(&self, profile: &Table, address: usize, sample: Sample) {
+        self.filter.add(address);
+        if profile.insert(address, || Some(sample.pack())) {
             self.samples.fetch_add(1, Relaxed);
             self.live_bytes.fetch_add(sample.about_bytes(), Relaxed);
         } else {
-            tables.filter.subtract(address);
+            self.filter.subtract(address);
             self.lost.fetch_add(1, Relaxed);
         }
     }
 
-    fn forget(&self, tables: &Tables, address: usize, sample: Sample) {
-        tables.filter.subtract(address);
+    fn forget(&self, address: usize, sample: Sample) {
+        self.filter.subtract(address);
         self.samples.fetch_sub(1, Relaxed);
         self.live_bytes.fetch_sub(sample.about_bytes(), Relaxed);
     }
 
     /// The interval follows what is live, and the table's room.
-    fn follow(&self, local: &Local, tables: &Tables, drawn: u32) {
-        let now = self.interval.load(Relaxed);
+    fn follow(&self, local: &Local, profile: &Table, drawn: u32) {
+        let now = self.interval();
         if drawn != now || now == OFF {
             return;
         }
@@ -417,26 +455,25 @@ impl Sampler {
             self.end_round();
         }
         let live = self.live_bytes.load(Relaxed).max(0) as f64;
-        let most = i64::try_from(tables.profile.places() / 4 * 3).unwrap_or(i64::MAX);
-        let floor = if live < LARGE_BYTES { self.floor.load(Relaxed) } else { 0 };
-        let fitting = fitting_interval(live).max(floor);
+        let most = i64::try_from(profile.places() / 4 * 3).unwrap_or(i64::MAX);
+        let fitting = fitting_interval(live).max(self.floor.load(Relaxed).min(coarsest_floor(live)));
         if self.samples.load(Relaxed) > most {
-            local.with_chance(&self.seed, |chance| self.thin(tables, fitting.max(now + 1), chance));
+            local.with_chance(&self.seed, |chance| self.thin(profile, fitting.max(now + 1), chance));
         } else if fitting > now {
-            local.with_chance(&self.seed, |chance| self.thin(tables, fitting, chance));
+            local.with_chance(&self.seed, |chance| self.thin(profile, fitting, chance));
         } else if fitting + STEPS < now && self.samples.load(Relaxed) < most / 2 {
             // Those who were sampled before keep their interval; blocks to come are seen more finely.
-            self.interval.store(fitting, Relaxed);
+            self.set_interval(fitting);
         }
     }
 
     /// Makes the interval coarser, and the samples of finer ones fewer. Whoever else is about to, goes on instead.
-    fn thin(&self, tables: &Tables, interval: u32, chance: &mut u64) {
+    fn thin(&self, profile: &Table, interval: u32, chance: &mut u64) {
         if self.thinning.swap(true, AcqRel) {
             return;
         }
         let interval = interval.min(COARSEST);
-        self.interval.store(interval, Relaxed);
+        self.set_interval(interval);
         let keep = |word| {
             let sample = Sample::unpack(word);
             if sample.interval >= interval {
@@ -445,8 +482,8 @@ impl Sampler {
             let coarse = Sample { interval, ..sample };
             coin(chance, coarse.probability() / sample.probability()).then(|| coarse.pack())
         };
-        tables.profile.retain(keep, |address, before, after| match after {
-            None => self.forget(tables, address, Sample::unpack(before)),
+        profile.retain(keep, |address, before, after| match after {
+            None => self.forget(address, Sample::unpack(before)),
             Some(after) => {
                 let more = Sample::unpack(after).about_bytes() - Sample::unpack(before).about_bytes();
                 self.live_bytes.fetch_add(more, Relaxed);
@@ -457,14 +494,16 @@ impl Sampler {
 
     /// What is known of a block that may be sampled is taken out: it is about to be freed, or to move.
     pub(super) fn take(&self, address: usize) -> Taken {
-        let Some(tables) = self.tables() else { return Taken::default() };
-        let profile = tables.profile.remove(address).map(Sample::unpack);
+        let profile = self.profile().and_then(|profile| profile.remove(address)).map(Sample::unpack);
         if let Some(sample) = profile {
-            self.forget(tables, address, sample);
+            self.forget(address, sample);
         }
-        let trace = self.memory().and_then(|memory| memory.table.remove(address));
+        // Without a trace, its table is empty, but for blocks that were recorded as it ended: the next one forgets them.
+        let may_be_traced = self.trace.load(Relaxed) != 0 && profile.is_none_or(|sample| sample.is_traced);
+        let memory = if may_be_traced { self.memory() } else { None };
+        let trace = memory.and_then(|memory| memory.table.remove(address));
         if trace.is_some() {
-            tables.filter.subtract(address);
+            self.filter.subtract(address);
         }
         Taken { profile, trace }
     }
@@ -481,32 +520,32 @@ impl Sampler {
 
     /// The block was not freed after all.
     pub(super) fn restore(&self, address: usize, taken: Taken) {
-        let Some(tables) = self.tables() else { return };
-        if let Some(sample) = taken.profile {
-            self.add(tables, address, sample);
+        if let (Some(sample), Some(profile)) = (taken.profile, self.profile()) {
+            self.add(profile, address, sample);
         }
         if let (Some(word), Some(memory)) = (taken.trace, self.memory()) {
-            tables.filter.add(address);
+            self.filter.add(address);
             if !memory.table.insert(address, || Some(word)) {
-                tables.filter.subtract(address);
+                self.filter.subtract(address);
             }
         }
     }
 
-    fn capture(&self, tables: &Tables, address: usize, mut captured: Captured, walk: &impl Walk) {
+    fn capture(&self, address: usize, size: u64, samples: u64, walk: &impl Walk) {
         let Some(memory) = self.memory() else { return };
+        let mut captured = Captured::new(size, samples);
         walk(Captured::MAX_FRAMES, &mut |frame| captured.push(frame));
-        tables.filter.add(address);
+        self.filter.add(address);
         if !memory.table.insert(address, || memory.allocate(&captured)) {
-            tables.filter.subtract(address);
+            self.filter.subtract(address);
             memory.drop_event();
         }
     }
 
     /// Calls `each` with every sample.
     pub(super) fn for_each(&self, mut each: impl FnMut(Sample)) {
-        if let Some(tables) = self.tables() {
-            tables.profile.for_each(|word| each(Sample::unpack(word)));
+        if let Some(profile) = self.profile() {
+            profile.for_each(|word| each(Sample::unpack(word)));
         }
     }
 }
@@ -516,10 +555,4 @@ impl Sampler {
 pub(super) struct Taken {
     profile: Option<Sample>,
     trace: Option<u64>,
-}
-
-impl Taken {
-    pub(super) const fn is_any(&self) -> bool {
-        self.profile.is_some() || self.trace.is_some()
-    }
 }
