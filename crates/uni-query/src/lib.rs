@@ -40,6 +40,7 @@ mod run;
 mod select;
 mod show;
 mod source;
+mod summary;
 mod time;
 
 pub use error::ParseError;
@@ -48,4 +49,5 @@ pub use limits::Limits;
 pub use response::Response;
 pub use run::{Request, execute};
 pub use source::{Series, Source, SourceError, TagMatcher, TagOp, Visitor};
+pub use summary::{FieldSummary, Grid, Summed, SummedVisitor, WindowSum, WindowSummary};
 pub use uni_wire::{FieldType, FieldValue, Timestamp};

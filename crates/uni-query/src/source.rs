@@ -2,6 +2,7 @@
 //!
 //! Owns the trait and nothing behind it. Never caches what a source said.
 
+use crate::summary::{Grid, Summed, SummedVisitor};
 use std::ops::ControlFlow;
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
@@ -42,6 +43,35 @@ pub trait Source {
         to: Timestamp,
         visit: Visitor<'_>,
     ) -> Result<(), SourceError>;
+
+    /// As [`Source::scan`], for who adds values up by the windows of `grid` (`None`: all of them together). A source may
+    /// give windows that it has summed up before in place of their points, and then must, if one is not taken, give the
+    /// points; where points are gone, windows are all it gives. Points of one series come by ascending time, and
+    /// so do windows among them, but for those whose points are gone.
+    ///
+    /// # Errors
+    /// The points cannot be read.
+    fn scan_summed(
+        &self,
+        db: &str,
+        series: u64,
+        fields: &[&str],
+        (from, to): (Timestamp, Timestamp),
+        _grid: Option<Grid>,
+        visit: SummedVisitor<'_>,
+    ) -> Result<(), SourceError> {
+        self.scan(
+            db,
+            series,
+            fields,
+            from,
+            to,
+            &mut |time, values| match visit(Summed::Point(time, values)) {
+                ControlFlow::Break(()) => ControlFlow::Break(()),
+                ControlFlow::Continue(_) => ControlFlow::Continue(()),
+            },
+        )
+    }
 
     /// Makes a database; to make one that exists is no error.
     ///

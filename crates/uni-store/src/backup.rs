@@ -5,13 +5,36 @@
 use crate::error::{FileError, MaintainError};
 use crate::files::Files;
 use crate::segment::Segment;
+use crate::state::Database;
 use crate::store::Store;
+use crate::tier::Tier;
 use std::io::{Error, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Segments with the start of their partition.
-type Dated = Vec<(i64, Arc<Segment>)>;
+/// Segments and tiers, with the start of their partition.
+#[derive(Debug, Default)]
+struct Dated {
+    segments: Vec<(i64, Arc<Segment>)>,
+    tiers: Vec<(i64, Arc<Tier>)>,
+}
+
+impl Dated {
+    fn of(database: &Database) -> Self {
+        let segments = database.partitions.iter();
+        let tiers = database.tiers.iter();
+        Self {
+            segments: segments.flat_map(|(at, all)| all.iter().map(|one| (*at, Arc::clone(one)))).collect(),
+            tiers: tiers.flat_map(|(at, all)| all.iter().map(|one| (*at, Arc::clone(one)))).collect(),
+        }
+    }
+
+    /// Every file, with the start of its partition.
+    fn files(&self) -> impl Iterator<Item = (i64, &Segment)> {
+        let segments = self.segments.iter().map(|(start_s, segment)| (*start_s, &**segment));
+        segments.chain(self.tiers.iter().map(|(start_s, tier)| (*start_s, &tier.segment)))
+    }
+}
 
 impl Store {
     /// Puts everything appended so far into the folder `to`, which must not exist or be empty and must lie on the same
@@ -34,19 +57,15 @@ impl Store {
         // Readers keep files alive: what is merged away meanwhile stays until its link is made.
         let databases: Vec<(String, Dated)> = {
             let state = self.read_state();
-            let segments = |partitions: &std::collections::BTreeMap<i64, Vec<Arc<Segment>>>| {
-                let all = partitions.iter();
-                all.flat_map(|(start_s, list)| list.iter().map(|one| (*start_s, Arc::clone(one)))).collect()
-            };
-            state.databases.iter().map(|(name, d)| (name.clone(), segments(&d.partitions))).collect()
+            state.databases.iter().map(|(name, database)| (name.clone(), Dated::of(database))).collect()
         };
-        for (database, segments) in databases {
+        for (database, dated) in databases {
             copy.create_dir_durably(&copy.database_dir(&database))?;
-            for (start_s, segment) in segments {
+            for (start_s, file) in dated.files() {
                 let dir = copy.partition_dir(&database, start_s);
                 copy.create_dir_durably(&dir)?;
-                let path = copy.segment(&database, start_s, segment.number());
-                self.files.disk().link(segment.path(), &path).map_err(FileError::at("link", &path))?;
+                let path = dir.join(file.path().file_name().unwrap_or_default());
+                self.files.disk().link(file.path(), &path).map_err(FileError::at("link", &path))?;
                 copy.sync_dir(&dir)?;
             }
         }

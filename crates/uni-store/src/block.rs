@@ -17,6 +17,8 @@ const MAX_CELLS: usize = 16_384;
 const MAX_TEXT_BYTES: usize = 1 << 18;
 /// Smaller blocks carry no summaries: unpacking them costs less than keeping them would.
 const SUMMARY_ROWS: usize = MAX_ROWS / 2;
+/// With how many columns one of a tier is compared: the statistics of one field.
+const NEIGHBOURS: usize = 6;
 /// Set in a column's type when a summary follows.
 const WITH_SUMMARY: u8 = 0x80;
 
@@ -27,6 +29,8 @@ pub(crate) enum Effort {
     Quick,
     /// For the merge, which comes once.
     Thorough,
+    /// For tiers: as a merge, but with so many columns a field that each is compared with those beside it only.
+    Tier,
 }
 
 /// How many rows a block of a series with `columns` columns gets.
@@ -61,10 +65,14 @@ pub(crate) fn seal(table: &Table, place: impl Fn(u32) -> Option<u32>, effort: Ef
     let mut packed = Vec::new();
     for (place, column) in columns {
         packed.clear();
-        put_column(&mut packed, place, column, (effort == Effort::Thorough).then_some(&mut others));
+        if effort == Effort::Tier && others.len() > NEIGHBOURS {
+            others.remove(0);
+        }
+        put_column(&mut packed, place, column, (effort != Effort::Quick).then_some(&mut others));
         put_varint(&mut out, u64::from(place));
         let code = type_code(column.values.field_type());
-        let summary = if table.times.len() >= SUMMARY_ROWS { Summary::of(column) } else { None };
+        let summarized = table.times.len() >= SUMMARY_ROWS && effort != Effort::Tier;
+        let summary = if summarized { Summary::of(column) } else { None };
         match summary {
             Some(summary) => {
                 out.push(code | WITH_SUMMARY);

@@ -307,19 +307,19 @@ fn spread(values: Values, present: Option<&[bool]>) -> Values {
 
 /// What a block knows of a column's values without unpacking them.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Values there are.
-    pub count: u64,
+    pub(crate) count: u64,
     /// The least; NaN never occurs.
-    pub min: f64,
+    pub(crate) min: f64,
     /// The greatest.
-    pub max: f64,
+    pub(crate) max: f64,
     /// Their sum, if it is exact: whole numbers (or decimals of one scale) whose sum stays below 2^53.
-    pub sum: Option<f64>,
+    pub(crate) sum: Option<f64>,
     /// The value of the first row that has one.
-    pub first: f64,
+    pub(crate) first: f64,
     /// The value of the last row that has one.
-    pub last: f64,
+    pub(crate) last: f64,
 }
 
 impl Summary {

@@ -45,7 +45,8 @@ fn settleable(segments: &[Arc<Segment>]) -> &[Arc<Segment>] {
 }
 
 impl Store {
-    /// Merges the segments of one partition, if that is due; answers whether it did. Call it from time to time, from
+    /// Merges the segments of one partition, or makes its tiers, if that is due; answers whether it did. Drops and
+    /// keeps tiers as they age. Call it from time to time, from
     /// one thread, which may be of low priority: points and readers do not wait for it. `pause` is called between
     /// small pieces of work, so that the caller can spread them.
     ///
@@ -53,7 +54,8 @@ impl Store {
     /// [`MaintainError`]: the file system refused. Nothing is lost; the next call tries again.
     pub fn merge(&self, now: Timestamp, pause: &mut dyn FnMut()) -> Result<bool, MaintainError> {
         let _one_at_a_time = self.lock_merging();
-        let Some((place, old)) = self.choose(now) else { return Ok(false) };
+        self.age_tiers(now)?;
+        let Some((place, old)) = self.choose(now) else { return self.make_tiers(now, pause) };
         let number = self.lock_maintenance().take_number();
         match self.merge_segments(&place, &old, number, pause) {
             Ok(Some(merged)) => self.replace(&place, &old, merged),
@@ -131,9 +133,10 @@ impl Store {
 }
 
 /// A segment that is merged, opened once.
-struct Part<'a> {
-    segment: &'a Segment,
-    file: &'a dyn DiskFile,
+#[derive(Debug)]
+pub(crate) struct Part<'a> {
+    pub(crate) segment: &'a Segment,
+    pub(crate) file: &'a dyn DiskFile,
 }
 
 /// Writes all rows of a series; fails where a row could not be read: the segment is then of no use.
@@ -143,6 +146,27 @@ fn merge_series(
     writer: &mut SegmentWriter,
     names: &crate::index::SeriesNames,
 ) -> Result<(), ScanError> {
+    let full = rows_for(names.columns.len()) * GATHERED_BLOCKS;
+    let mut gathered = Table::default();
+    each_table(parts, id, &mut |merged| {
+        gathered = Table::merge(vec![std::mem::take(&mut gathered), merged]);
+        if gathered.times.len() >= full {
+            let whole = gathered.times.len() / full * full;
+            writer.put_rows(names, &gathered.slice(0, whole))?;
+            gathered = gathered.slice(whole, gathered.times.len());
+        }
+        Ok(())
+    })?;
+    Ok(writer.put_rows(names, &gathered)?)
+}
+
+/// Hands all rows of a series over, table by table, each later than the one before; fails where a row could not be
+/// read.
+pub(crate) fn each_table(
+    parts: &[Part<'_>],
+    id: SeriesId,
+    take: &mut dyn FnMut(Table) -> Result<(), ScanError>,
+) -> Result<(), ScanError> {
     let mut blocks: Vec<(i64, i64, usize, usize, usize)> = Vec::new();
     for (at, part) in parts.iter().enumerate() {
         if let Some(series) = part.segment.find(id) {
@@ -151,8 +175,6 @@ fn merge_series(
         }
     }
     blocks.sort_unstable();
-    let full = rows_for(names.columns.len()) * GATHERED_BLOCKS;
-    let mut gathered = Table::default();
     let mut rest = &blocks[..];
     while !rest.is_empty() {
         let (group, later) = rest.split_at(overlap(rest));
@@ -163,15 +185,9 @@ fn merge_series(
             let part = &parts[*part];
             part.segment.table(part.file, *series, *block, |_| true)
         });
-        let merged = Table::merge(tables.collect::<Result<_, _>>()?);
-        gathered = Table::merge(vec![gathered, merged]);
-        if gathered.times.len() >= full {
-            let whole = gathered.times.len() / full * full;
-            writer.put_rows(names, &gathered.slice(0, whole))?;
-            gathered = gathered.slice(whole, gathered.times.len());
-        }
+        take(Table::merge(tables.collect::<Result<_, _>>()?))?;
     }
-    Ok(writer.put_rows(names, &gathered)?)
+    Ok(())
 }
 
 /// How many of the first blocks reach into each other's time.
@@ -188,7 +204,7 @@ fn overlap(blocks: &[(i64, i64, usize, usize, usize)]) -> usize {
     count
 }
 
-fn fields_of(segments: &[Arc<Segment>]) -> BTreeMap<SeriesId, BTreeSet<u32>> {
+pub(crate) fn fields_of(segments: &[Arc<Segment>]) -> BTreeMap<SeriesId, BTreeSet<u32>> {
     let mut fields: BTreeMap<SeriesId, BTreeSet<u32>> = BTreeMap::new();
     for series in segments.iter().flat_map(|segment| segment.series()) {
         fields.entry(series.id).or_default().extend(series.fields.iter().copied());

@@ -75,7 +75,12 @@ impl Files {
     }
 
     pub(crate) fn segment(&self, database: &str, start_s: i64, number: u64) -> PathBuf {
-        self.partition_dir(database, start_s).join(format!("{number:016x}.seg"))
+        self.numbered(&self.partition_dir(database, start_s), number, "seg")
+    }
+
+    /// A file by its number.
+    pub(crate) fn numbered(&self, dir: &Path, number: u64, extension: &str) -> PathBuf {
+        dir.join(format!("{number:016x}.{extension}"))
     }
 
     /// Where damaged files are kept for a person to look at.
@@ -181,12 +186,18 @@ impl Files {
         path.parent().map_or(Ok(()), |dir| self.sync_dir(dir))
     }
 
-    /// Removes a folder with all files in it.
-    pub(crate) fn remove_partition(&self, dir: &Path) -> Result<(), FileError> {
-        for path in self.list(dir)? {
+    /// Removes the files in a folder, but for tiers, which may stay longer; and the folder, if nothing is left.
+    pub(crate) fn remove_segments(&self, dir: &Path) -> Result<(), FileError> {
+        let (tiers, rest): (Vec<PathBuf>, Vec<PathBuf>) =
+            self.list(dir)?.into_iter().partition(|path| crate::tier::parse_path(path).is_some());
+        for path in rest {
             self.disk.remove(&path).map_err(FileError::at("remove", &path))?;
         }
-        self.disk.remove_dir(dir).map_err(FileError::at("remove", dir))
+        if tiers.is_empty() {
+            self.disk.remove_dir(dir).map_err(FileError::at("remove", dir))
+        } else {
+            Ok(())
+        }
     }
 
     fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {

@@ -2,6 +2,8 @@
 //!
 //! Never reads flags or files; limits that no operator needs to change are constants beside their use.
 
+use crate::tier::TierWidth;
+use crate::tier_upkeep::TierRetention;
 use std::time::Duration;
 
 /// When a durable append is on the disk itself, not only in the kernel's memory.
@@ -26,6 +28,10 @@ pub struct Options {
     pub durability: Durability,
     /// Age after which whole partitions are dropped. `None` (the default) keeps everything.
     pub retention: Option<Duration>,
+    /// How long the tier of minutes stays. Default: as long as the rows, and then it is made only of rows that are dense.
+    pub minute_tier: TierRetention,
+    /// How long the tier of hours stays. Default: as long as the rows.
+    pub hour_tier: TierRetention,
     /// Length of a partition in seconds, 60 to 315,576,000 (ten years). Default: 86,400, one day in UTC.
     /// Written into the folder when it is made; a store that exists keeps the length it was made with.
     pub partition_seconds: u64,
@@ -47,6 +53,8 @@ impl Default for Options {
         Self {
             durability: Durability::default(),
             retention: None,
+            minute_tier: TierRetention::default(),
+            hour_tier: TierRetention::default(),
             partition_seconds: 86_400,
             max_series: 100_000,
             max_fields: 4_096,
@@ -57,6 +65,13 @@ impl Default for Options {
 }
 
 impl Options {
+    pub(crate) const fn tier_retention(&self, width: TierWidth) -> TierRetention {
+        match width {
+            TierWidth::Minute => self.minute_tier,
+            TierWidth::Hour => self.hour_tier,
+        }
+    }
+
     /// The first option that is out of its range, by name and range.
     pub(crate) fn fault(&self) -> Option<&'static str> {
         if !(60..=315_576_000).contains(&self.partition_seconds) {

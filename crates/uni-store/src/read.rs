@@ -66,13 +66,15 @@ impl Places {
         Self { segments, pieces: heads.into_iter().filter_map(pieces).collect() }
     }
 
-    fn merge(self, selection: Selection, from: i64, to: i64) -> Merge {
+    pub(crate) fn merge(&self, selection: Selection, from: i64, to: i64) -> Merge {
         let mut merge = Merge::new(selection);
         for (segment, series) in &self.segments {
             merge.add_segment(segment, *series, from, to);
         }
-        for (priority, pieces, shapes) in self.pieces {
-            merge.add_pieces(priority, pieces, &shapes, (from, to));
+        for (priority, pieces, shapes) in &self.pieces {
+            let touched = |piece: &&Piece| piece.span().0 <= to && piece.span().1 >= from;
+            let pieces = pieces.iter().filter(touched).cloned().collect();
+            merge.add_pieces(*priority, pieces, shapes, (from, to));
         }
         merge.start()
     }

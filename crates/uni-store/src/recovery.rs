@@ -3,19 +3,21 @@
 //! Owns what happens to damage: a file or tail that does not follow the format is moved or copied aside, cut off and
 //! reported, and everything before it is kept. Never drops bytes silently, never panics on what it reads.
 
+use crate::block::Effort;
 use crate::bytes::Damaged;
 use crate::catalog::FieldIs;
 use crate::error::{FileError, OpenError};
 use crate::files::{Files, number_of, unescape};
 use crate::index::SegmentHead;
+use crate::options::Options;
 use crate::replay::Replay;
 use crate::retention::first_kept;
 use crate::segment::{self, IndexBytes, IndexError, Segment, SegmentSeries};
 use crate::state::{Database, State};
+use crate::tier_upkeep;
 use crate::wal::{self, Beginning, LogReader, Next};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use uni_wire::Timestamp;
 
 /// What was found when a store was opened.
@@ -59,7 +61,7 @@ pub(crate) struct Recovered {
 pub(crate) fn recover(
     files: &Files,
     partition_seconds: i64,
-    retention: Option<Duration>,
+    options: &Options,
     now: Timestamp,
 ) -> Result<Recovered, OpenError> {
     let mut recovered = Recovered {
@@ -70,7 +72,7 @@ pub(crate) fn recover(
         logs: Vec::new(),
         log_bytes: 0,
     };
-    let first_kept_s = first_kept(now, retention, partition_seconds).unwrap_or(i64::MIN);
+    let first_kept_s = first_kept(now, options.retention, partition_seconds).unwrap_or(i64::MIN);
     let mut found = find_segments(files, first_kept_s, &mut recovered.state)?;
     // Newest first: where types differ, the newest one keeps the name.
     found.sort_by_key(|segment| std::cmp::Reverse(segment.number));
@@ -78,6 +80,7 @@ pub(crate) fn recover(
         recovered.next_segment = recovered.next_segment.max(segment.number.saturating_add(1));
         open_segment(files, &segment, &mut recovered)?;
     }
+    tier_upkeep::recover(files, options, &mut recovered)?;
     for path in files.list(&files.wal_dir())? {
         let Some(number) = number_of(&path, "wal") else { continue };
         recovered.next_log = recovered.next_log.max(number.saturating_add(1));
@@ -105,7 +108,7 @@ fn find_segments(files: &Files, first_kept_s: i64, state: &mut State) -> Result<
             let start = partition.file_name().and_then(|name| name.to_str()?.parse::<i64>().ok());
             match start {
                 Some(start_s) if start_s < first_kept_s => {
-                    files.remove_partition(&partition)?;
+                    files.remove_segments(&partition)?;
                 }
                 Some(start_s) => collect_segments(files, &database, start_s, &partition, &mut found)?,
                 None => {}
@@ -134,7 +137,7 @@ fn collect_segments(
 }
 
 fn open_segment(files: &Files, found: &Found, recovered: &mut Recovered) -> Result<(), OpenError> {
-    let opened = IndexBytes::read(files, &found.path).and_then(|index| {
+    let opened = IndexBytes::read(files, &found.path, Effort::Thorough).and_then(|index| {
         let (head, series) = intern(&index, found, recovered)?;
         let place = (found.path.clone(), index.file_bytes);
         Ok(Segment::new(files, (head, index.version), place, series))
@@ -157,7 +160,7 @@ fn open_segment(files: &Files, found: &Found, recovered: &mut Recovered) -> Resu
     }
 }
 
-fn newer(path: &Path, found: u8, known: u8) -> OpenError {
+pub(crate) fn newer(path: &Path, found: u8, known: u8) -> OpenError {
     OpenError::NewerFormat { path: path.to_path_buf(), found: found.into(), known: known.into() }
 }
 

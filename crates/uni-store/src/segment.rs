@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 const MAGIC: &[u8; 7] = b"UNISEG\0";
+/// Of files that look the same and whose rows are windows, see `tier`.
+const TIER_MAGIC: &[u8; 7] = b"UNITIR\0";
 /// The version of segments that this program writes, and the newest that it reads.
 pub(crate) const VERSION: u8 = 2;
 const HEADER_BYTES: usize = 8;
@@ -26,13 +28,15 @@ const FOOTER_BYTES: usize = 8 + 8 + 4 + 8;
 
 /// A page is closed at this size: what a reader unpacks for one block, and what a damaged byte can spoil.
 const PAGE_BYTES: usize = 128 << 10;
+/// The same of a tier, of which a reader wants few windows of one series on each of many days.
+const TIER_PAGE_BYTES: usize = 16 << 10;
 /// Handed to the kernel at once.
 const WRITE_BYTES: usize = 1 << 20;
 /// How hard merged pages are packed: beyond it the time doubles for a few parts in a hundred.
 const ZSTD_LEVEL: i32 = 3;
 
 /// A series of a segment: the numbers of its fields by column, and its blocks by time.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SegmentSeries {
     pub(crate) id: SeriesId,
     pub(crate) fields: Arc<[u32]>,
@@ -72,6 +76,10 @@ impl Segment {
 
     pub(crate) const fn number(&self) -> u64 {
         self.head.number
+    }
+
+    pub(crate) const fn start_s(&self) -> i64 {
+        self.head.start_s
     }
 
     pub(crate) const fn bytes(&self) -> u64 {
@@ -170,6 +178,12 @@ impl Segment {
         ScanError::Damaged { path: self.path.clone(), offset: place.page + u64::from(place.at), what }
     }
 
+    /// The same under a second name, which the caller has given its file.
+    pub(crate) fn linked(&self, path: PathBuf) -> Self {
+        let place = (path, self.bytes);
+        Self::new(&self.files, (self.head, self.version), place, self.series.clone())
+    }
+
     /// Removes the file once its last reader is gone.
     pub(crate) fn retire(&self) {
         self.obsolete.store(true, Ordering::Relaxed);
@@ -225,7 +239,7 @@ impl SegmentWriter {
         }
         let temporary = temporary(&path);
         let file = files.disk().create(&temporary, false).map_err(FileError::at("create", &temporary))?;
-        let mut buffer = MAGIC.to_vec();
+        let mut buffer = magic(effort).to_vec();
         buffer.push(VERSION);
         Ok(Self {
             files: files.clone(),
@@ -290,7 +304,8 @@ impl SegmentWriter {
         self.page_blocks += 1;
         self.open_blocks.push((self.series.len(), self.blocks.len()));
         self.blocks.push(BlockPlace { page: 0, page_bytes: 0, page_raw: 0, at, length, rows, first, last });
-        if self.page.len() >= PAGE_BYTES { self.close_page() } else { Ok(()) }
+        let full = if self.effort == Effort::Tier { TIER_PAGE_BYTES } else { PAGE_BYTES };
+        if self.page.len() >= full { self.close_page() } else { Ok(()) }
     }
 
     /// Writes the page, packed if that is worth it, and tells its blocks where it is.
@@ -300,7 +315,7 @@ impl SegmentWriter {
         }
         let offset = self.position();
         let packed = match self.effort {
-            Effort::Thorough => zstd::bulk::compress(&self.page, ZSTD_LEVEL).ok(),
+            Effort::Thorough | Effort::Tier => zstd::bulk::compress(&self.page, ZSTD_LEVEL).ok(),
             Effort::Quick => None,
         };
         let (stored, raw) = match &packed {
@@ -365,6 +380,13 @@ impl Drop for SegmentWriter {
     }
 }
 
+const fn magic(effort: Effort) -> &'static [u8; 7] {
+    match effort {
+        Effort::Quick | Effort::Thorough => MAGIC,
+        Effort::Tier => TIER_MAGIC,
+    }
+}
+
 fn footer(offset: u64, index: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(FOOTER_BYTES);
     out.extend_from_slice(&offset.to_le_bytes());
@@ -405,14 +427,15 @@ pub(crate) struct IndexBytes {
 }
 
 impl IndexBytes {
-    pub(crate) fn read(files: &Files, path: &Path) -> Result<Self, IndexError> {
+    /// Of a segment, or of a tier, as it was written with this effort.
+    pub(crate) fn read(files: &Files, path: &Path, effort: Effort) -> Result<Self, IndexError> {
         let file = files.disk().open(path).map_err(FileError::at("open", path))?;
         let file_bytes = file.len().map_err(FileError::at("read", path))?;
         let body = file_bytes.checked_sub(FOOTER_BYTES as u64).filter(|body| *body >= HEADER_BYTES as u64);
         let body = body.ok_or(Damaged("a segment shorter than header and footer"))?;
         let mut header = [0; HEADER_BYTES];
         file.read_exact_at(&mut header, 0).map_err(FileError::at("read", path))?;
-        let version = check_header(&header)?;
+        let version = check_header(&header, magic(effort))?;
         let mut footer = [0; FOOTER_BYTES];
         file.read_exact_at(&mut footer, body).map_err(FileError::at("read", path))?;
         let (offset, length, checksum) = parse_footer(&footer, body)?;
@@ -430,9 +453,9 @@ impl IndexBytes {
     }
 }
 
-fn check_header(header: &[u8; HEADER_BYTES]) -> Result<u8, IndexError> {
+fn check_header(header: &[u8; HEADER_BYTES], magic: &[u8; 7]) -> Result<u8, IndexError> {
     let version = header[HEADER_BYTES - 1];
-    if !header.starts_with(MAGIC) || version == 0 {
+    if !header.starts_with(magic) || version == 0 {
         return Err(Damaged("not a segment").into());
     }
     if version > VERSION { Err(IndexError::Newer(version)) } else { Ok(version) }

@@ -6,6 +6,7 @@
 use crate::catalog::{Catalog, Numbers, SeriesId};
 use crate::head::Head;
 use crate::segment::Segment;
+use crate::tier::{Tiers, field_of};
 use hashbrown::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub(crate) struct Database {
     pub(crate) catalog: Catalog,
     /// Segments by the start of their partition in seconds, sorted by number.
     pub(crate) partitions: BTreeMap<i64, Vec<Arc<Segment>>>,
+    /// Tiers by the start of their partition in seconds.
+    pub(crate) tiers: BTreeMap<i64, Tiers>,
     /// Starts of all partitions that have points, those in memory included.
     pub(crate) spans: BTreeSet<i64>,
 }
@@ -42,6 +45,13 @@ impl State {
         let mut present: HashMap<SeriesId, BTreeSet<u32>> = HashMap::new();
         for series in database.partitions.values().flatten().flat_map(|segment| segment.series()) {
             present.entry(series.id).or_default().extend(series.fields.iter().copied());
+        }
+        // Tiers that do not outlive their rows say nothing here: they go.
+        for tier in database.tiers.values().flatten().filter(|tier| tier.outlives) {
+            for series in tier.segment.series() {
+                let fields = series.fields.iter().filter_map(|code| field_of(*code));
+                present.entry(series.id).or_default().extend(fields);
+            }
         }
         database.spans = database.partitions.keys().copied().collect();
         for head in [Some(&self.head), self.frozen.as_deref()].into_iter().flatten() {

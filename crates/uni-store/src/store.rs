@@ -15,6 +15,7 @@ use crate::options::{Durability, Options};
 use crate::recovery::{self, Recovery};
 use crate::retention::DroppedPartition;
 use crate::state::{Database, State};
+use crate::tier::TierWidth;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,6 +38,8 @@ pub struct Store {
     merging: Mutex<()>,
     /// Segments with a damaged block: never merged.
     unmergeable: Mutex<BTreeSet<u64>>,
+    /// Tiers that would be empty, by number and width.
+    tierless: Mutex<BTreeSet<(u64, TierWidth)>>,
     maintenance: Mutex<Maintenance>,
     writer: Mutex<Writer>,
     state: RwLock<State>,
@@ -107,6 +110,8 @@ pub struct StoreStats {
     pub wal_bytes: u64,
     /// Bytes of segments.
     pub segment_bytes: u64,
+    /// Bytes of tiers, which are not in [`StoreStats::segment_bytes`].
+    pub tier_bytes: u64,
     /// Segments.
     pub segments: u64,
     /// Partitions that have segments, summed over databases.
@@ -159,7 +164,7 @@ impl Store {
         let files = Files::create(disk, dir)?;
         let lock = files.lock()?;
         let partition_seconds = files.partition_seconds(options.partition_seconds)?.cast_signed();
-        let recovered = recovery::recover(&files, partition_seconds, options.retention, now)?;
+        let recovered = recovery::recover(&files, partition_seconds, &options, now)?;
         let counters = Counters::default();
         counters.frozen_log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
         let writer = Writer::create(&files, recovered.next_log, recovered.logs, recovered.log_bytes)?;
@@ -177,6 +182,7 @@ impl Store {
             recovery: recovered.report,
             merging: Mutex::default(),
             unmergeable: Mutex::default(),
+            tierless: Mutex::default(),
             maintenance: Mutex::new(maintenance),
             writer: Mutex::new(writer),
             state: RwLock::new(recovered.state),
@@ -340,6 +346,7 @@ impl Store {
         let current_log = self.lock_writer().wal.bytes();
         let state = self.read_state();
         let segments = || state.databases.values().flat_map(|d| d.partitions.values()).flatten();
+        let tiers = state.databases.values().flat_map(|d| d.tiers.values()).flatten();
         let frozen = state.frozen.as_ref().map_or(0, |head| head.rows());
         let counter = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StoreStats {
@@ -350,6 +357,7 @@ impl Store {
             refused_batches_total: counter(&self.counters.refused_batches),
             wal_bytes: current_log + counter(&self.counters.frozen_log_bytes),
             segment_bytes: segments().map(|segment| segment.bytes()).sum(),
+            tier_bytes: tiers.map(|tier| tier.segment.bytes()).sum(),
             segments: segments().count() as u64,
             partitions: state.databases.values().map(|d| d.partitions.len() as u64).sum(),
             appended_total: counter(&self.counters.appended),
@@ -364,6 +372,14 @@ impl Store {
 
     pub(crate) fn lock_unmergeable(&self) -> MutexGuard<'_, BTreeSet<u64>> {
         unpoisoned(self.unmergeable.lock())
+    }
+
+    pub(crate) fn lock_tierless(&self) -> MutexGuard<'_, BTreeSet<(u64, TierWidth)>> {
+        unpoisoned(self.tierless.lock())
+    }
+
+    pub(crate) fn count_damaged_read(&self) {
+        self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn lock_maintenance(&self) -> MutexGuard<'_, Maintenance> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, ValueEnum};
+use uni_store::TierRetention;
 
 /// Run unikernels and small VMs on this host and show what happens in them, from inside and from outside
 ///
@@ -97,6 +98,15 @@ pub(crate) struct Flags {
     /// Forget points older than this, in whole partitions (`7d`, `12h`) [default: keep everything]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     retention: Option<Duration>,
+
+    /// Keep what points add up to by the minute longer than `--retention`: `90d`, or `forever` [default: as long as the
+    /// points]
+    #[arg(long, value_name = "DURATION", value_parser = parse_tier_retention)]
+    retention_1m: Option<TierRetention>,
+
+    /// Keep what points add up to by the hour longer than `--retention`, as `--retention-1m`
+    #[arg(long, value_name = "DURATION", value_parser = parse_tier_retention)]
+    retention_1h: Option<TierRetention>,
 
     /// When an acknowledged HTTP write is on disk: `always` (before it is acknowledged), `interval=DURATION` (so much
     /// later at most, `interval` for a second) or `never` (when the kernel sees fit)
@@ -192,6 +202,8 @@ pub(crate) struct Config {
     pub(crate) influx: Option<Influx>,
     pub(crate) interval: Duration,
     pub(crate) retention: Option<Duration>,
+    pub(crate) retention_1m: TierRetention,
+    pub(crate) retention_1h: TierRetention,
     pub(crate) fsync: Fsync,
     /// Whether writes make databases.
     pub(crate) auto_create: bool,
@@ -295,6 +307,8 @@ impl Flags {
             influx,
             interval: self.interval,
             retention: self.retention,
+            retention_1m: self.retention_1m.unwrap_or_default(),
+            retention_1h: self.retention_1h.unwrap_or_default(),
             fsync: self.fsync,
             auto_create: self.auto_create,
             qemu: self.qemu,
@@ -423,6 +437,14 @@ fn is_host_and_port(text: &str) -> bool {
     is_host && port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
+/// How long a tier stays: a duration, or for ever.
+fn parse_tier_retention(text: &str) -> Result<TierRetention, String> {
+    match text {
+        "forever" => Ok(TierRetention::Forever),
+        age => parse_duration(age).map(TierRetention::For).map_err(|why| format!("{why}, or forever")),
+    }
+}
+
 /// A duration as `90s`, `500ms`, `1m30s`, `2h`, `7d`, `1w`, or a bare number of seconds; greater than zero.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || {
@@ -488,6 +510,13 @@ mod tests {
         for text in ["", "0", "0s", "s", "10x", "-1s", "1.5s", "99999999999999999999d", "99999999999999d"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn tiers_stay_for_a_time_or_for_ever() {
+        assert_eq!(parse_tier_retention("forever"), Ok(TierRetention::Forever));
+        assert_eq!(parse_tier_retention("1w"), Ok(TierRetention::For(Duration::from_secs(604_800))));
+        assert!(parse_tier_retention("long").is_err_and(|why| why.contains("or forever")));
     }
 
     #[test]

@@ -71,6 +71,8 @@ pub(crate) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
             Fsync::Never => Durability::Never,
         },
         retention: config.retention,
+        minute_tier: config.retention_1m,
+        hour_tier: config.retention_1h,
         ..Options::default()
     };
     let store = Store::open(&config.store_dir(), options, clock::now())

@@ -5,10 +5,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use uni_query::{Series, Source, SourceError, TagMatcher, TagOp};
+use uni_query::{
+    FieldSummary, Grid, Series, Source, SourceError, Summed, SummedVisitor, TagMatcher, TagOp, WindowSum,
+    WindowSummary,
+};
 use uni_store::{
     AppendError, Appended, AppendedLines, CreateDatabaseError, LineEvent, LineOptions, Matcher, Op, Point,
-    Store,
+    Store, TierSum,
 };
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
@@ -145,8 +148,48 @@ impl Source for Storage {
             .map_err(|error| SourceError::new(error.to_string()))
     }
 
+    fn scan_summed(
+        &self,
+        db: &str,
+        series: u64,
+        fields: &[&str],
+        range: (Timestamp, Timestamp),
+        grid: Option<Grid>,
+        visit: SummedVisitor<'_>,
+    ) -> Result<(), SourceError> {
+        let id = uni_store::SeriesId::from_number(series);
+        let grid = grid.map(|Grid { every, offset }| uni_store::Grid { every, offset });
+        let mut visit = |item: uni_store::Summed<'_>| match item {
+            uni_store::Summed::Row(time, values) => visit(Summed::Point(time, values)),
+            uni_store::Summed::Window(window) => visit(Summed::Window(&window_summary(window))),
+        };
+        let scanned = self.store.scan_summed(db, id, fields, range, grid, &mut visit);
+        scanned.map_err(|error| SourceError::new(error.to_string()))
+    }
+
     fn create_database(&self, name: &str) -> Result<(), SourceError> {
         self.store.create_database(name).map_err(|error| SourceError::new(error.to_string()))
+    }
+}
+
+/// A window in the words of the query engine.
+fn window_summary(window: &uni_store::WindowSummary) -> WindowSummary {
+    let field = |summary: &uni_store::FieldSummary| FieldSummary {
+        count: summary.count,
+        min: summary.min.clone(),
+        max: summary.max.clone(),
+        first: summary.first.clone(),
+        last: summary.last.clone(),
+        sum: match &summary.sum {
+            TierSum::Exact(value) => WindowSum::Exact(value.clone()),
+            TierSum::About(value) => WindowSum::About(*value),
+        },
+    };
+    WindowSummary {
+        start: window.start,
+        span: window.span,
+        is_all: window.is_all,
+        fields: window.fields.iter().map(|summary| summary.as_ref().map(field)).collect(),
     }
 }
 
@@ -161,3 +204,6 @@ fn matcher(matcher: &TagMatcher) -> Option<Matcher> {
     };
     Matcher::new(&matcher.key, op, &matcher.value).ok()
 }
+
+#[cfg(test)]
+mod tests;

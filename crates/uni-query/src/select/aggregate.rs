@@ -9,15 +9,17 @@ use super::calls::{CallPlan, Func, Input};
 use super::fill::{Kind, fill};
 use super::plan::Plan;
 use super::reduce::{Reducer, Sample};
-use super::scan::scan;
+use super::scan::{filters_points, scan, scan_summed};
 use super::steps;
 use super::window::Window;
+use super::windows;
 use crate::ast::Fill;
 use crate::error::RunError;
 use crate::eval::{Node, Row, cast_value};
 use crate::limits::Budget;
 use crate::response::Cell;
 use crate::source::Series;
+use crate::summary::{FieldSummary, Summed, WindowSummary};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use uni_wire::{FieldValue, Timestamp, Value};
@@ -37,7 +39,16 @@ pub(crate) fn rows(
         .map(|(call, field)| Collector::new(plan, call, *field))
         .collect();
     let from = collectors.iter().map(|collector| collector.from).min().unwrap_or_else(|| plan.range.start());
+    let takes_windows = collectors.iter().any(|collector| collector.call.func().is_some_and(windows::knows));
+    let may_replace = collectors.iter().all(|collector| windows::may_replace(plan, collector.call));
     for one in series {
+        if takes_windows && !filters_points(bound, one) {
+            let grid = plan.window.map(Window::grid);
+            scan_summed(bound, db, one, (from, plan.range.end()), grid, context, |item, context| {
+                gather_summed(&mut collectors, item, may_replace, (&one.tags, bound), context.budget)
+            })?;
+            continue;
+        }
         scan(bound, db, one, (from, plan.range.end()), context, |time, row, context| {
             for collector in &mut collectors {
                 collector.push(time, row, &bound.beside, context.budget)?;
@@ -50,6 +61,34 @@ pub(crate) fn rows(
         sequences.push(collector.finish(plan, *kind, context.budget)?);
     }
     Ok(page(plan, join(plan, bound, sequences)))
+}
+
+/// Gives a point, or a window that all can take in place of its points, to the collectors. Answers whether they did.
+fn gather_summed(
+    collectors: &mut [Collector<'_>],
+    item: Summed<'_>,
+    may_replace: bool,
+    (tags, bound): (&[(String, String)], &Bound),
+    budget: &mut Budget<'_>,
+) -> Result<bool, RunError> {
+    match item {
+        Summed::Point(time, values) => {
+            for collector in collectors {
+                collector.push(time.0, Row { tags, values }, &bound.beside, budget)?;
+            }
+            Ok(true)
+        }
+        Summed::Window(window) => {
+            let stays_exact = || may_replace && collectors.iter().all(|one| one.may_take(window));
+            if !(window.is_all || stays_exact()) {
+                return Ok(false);
+            }
+            for collector in collectors {
+                collector.push_window(window, budget)?;
+            }
+            Ok(true)
+        }
+    }
 }
 
 /// What one call gathers from the points of a group.
@@ -130,6 +169,43 @@ impl<'q> Collector<'q> {
                 if current.reducer.push(*func, time, value, others) { budget.row() } else { Ok(()) }
             }
         }
+    }
+
+    /// Whether a window leads to what its points would.
+    fn may_take(&self, window: &WindowSummary) -> bool {
+        let Gathered::Windows { closed, open, .. } = &self.gathered else { return false };
+        // One in which the call begins is taken apart.
+        if window.span.0.0 < self.from && self.from <= window.span.1.0 {
+            return false;
+        }
+        let Some(summary) = self.summary(window) else { return true };
+        let time = windows::time_of(window);
+        let start = self.window.map_or(i64::MIN, |grid| grid.start(time));
+        let open = open.as_ref().filter(|open| open.start == start).map(|open| &open.reducer);
+        match open.or_else(|| closed.get(&start)) {
+            Some(reducer) => reducer.is_exact_with(summary),
+            None => self.call.func().is_some_and(|func| Reducer::new(func).is_exact_with(summary)),
+        }
+    }
+
+    fn summary<'w>(&self, window: &'w WindowSummary) -> Option<&'w FieldSummary> {
+        window.fields.get(self.field?)?.as_ref()
+    }
+
+    /// Takes a window in place of its points.
+    fn push_window(&mut self, window: &WindowSummary, budget: &mut Budget<'_>) -> Result<(), RunError> {
+        let time = windows::time_of(window);
+        let Some(summary) = self.summary(window).filter(|_| time >= self.from) else { return Ok(()) };
+        let Gathered::Windows { func, closed, open } = &mut self.gathered else { return Ok(()) };
+        if !windows::knows(*func) {
+            return Ok(());
+        }
+        let current = match open {
+            Some(current) if (current.start..current.end).contains(&time) => current,
+            _ => reopen(*func, self.window, time, closed, open, budget)?,
+        };
+        current.reducer.push_window(*func, time, summary);
+        Ok(())
     }
 
     /// The call's sequence: ascending, filled, all steps made.

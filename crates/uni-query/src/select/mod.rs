@@ -13,6 +13,7 @@ mod reduce;
 mod scan;
 mod steps;
 mod window;
+mod windows;
 
 use crate::ast::{Expr, From, MeasurementName, Page, Select};
 use crate::error::RunError;

@@ -5,6 +5,7 @@
 
 use super::calls::Func;
 use crate::eval::{float, from_wide};
+use crate::summary::WindowSum;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 use uni_wire::{FieldValue, Value};
@@ -44,6 +45,18 @@ impl Sum {
             }
             Value::String(_) | Value::Boolean(_) => {}
         }
+    }
+
+    pub(super) fn add_window(&mut self, sum: &WindowSum) {
+        match sum {
+            WindowSum::Exact(value) => self.add(value.as_value()),
+            WindowSum::About(value) => self.add(Value::Float(*value)),
+        }
+    }
+
+    /// What floats have added up to.
+    pub(super) const fn rest(self) -> f64 {
+        self.rest
     }
 
     fn as_float(self) -> f64 {
@@ -179,7 +192,7 @@ pub(crate) fn difference(high: &FieldValue, low: &FieldValue) -> Option<FieldVal
 
 /// Whether a point takes the place of the best so far. Of equal values the earliest counts, of points at the same
 /// time the larger.
-fn better(func: Func, time: i64, value: Value<'_>, best: &Sample) -> bool {
+pub(super) fn better(func: Func, time: i64, value: Value<'_>, best: &Sample) -> bool {
     let larger = best.value.as_ref().map_or(Ordering::Greater, |best| order(value, best.as_value()));
     let later = time.cmp(&best.time);
     match func {
@@ -190,7 +203,7 @@ fn better(func: Func, time: i64, value: Value<'_>, best: &Sample) -> bool {
     }
 }
 
-fn keep(extreme: &mut Option<FieldValue>, value: Value<'_>, wanted: Ordering) {
+pub(super) fn keep(extreme: &mut Option<FieldValue>, value: Value<'_>, wanted: Ordering) {
     if extreme.as_ref().is_none_or(|extreme| order(value, extreme.as_value()) == wanted) {
         *extreme = Some(value.into());
     }

@@ -8,6 +8,7 @@ use super::bind::Bound;
 use crate::error::RunError;
 use crate::eval::Row;
 use crate::source::Series;
+use crate::summary::{Grid, Summed};
 use std::ops::ControlFlow;
 use uni_wire::Timestamp;
 
@@ -39,4 +40,37 @@ pub(crate) fn scan(
         })
     })?;
     failed.map_or(Ok(()), Err)
+}
+
+/// As [`scan`], for who takes windows too; not to be called where the condition reads fields.
+pub(crate) fn scan_summed(
+    bound: &Bound,
+    db: &str,
+    series: &Series,
+    (from, to): (i64, i64),
+    grid: Option<Grid>,
+    context: &mut Context<'_, '_>,
+    mut visit: impl FnMut(Summed<'_>, &mut Context<'_, '_>) -> Result<bool, RunError>,
+) -> Result<(), RunError> {
+    let fields: Vec<&str> = bound.fields.iter().map(String::as_str).collect();
+    let source = context.source;
+    let mut failed = None;
+    let range = (Timestamp(from), Timestamp(to));
+    source.scan_summed(db, series.id, &fields, range, grid, &mut |item| match context
+        .budget
+        .point()
+        .and_then(|()| visit(item, context))
+    {
+        Ok(taken) => ControlFlow::Continue(taken),
+        Err(error) => {
+            failed = Some(error);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Whether the condition looks at the fields of each point.
+pub(crate) fn filters_points(bound: &Bound, series: &Series) -> bool {
+    bound.condition.as_ref().is_some_and(|node| node.decide(&series.tags).is_none())
 }

@@ -2,6 +2,8 @@
 //!
 //! Owns their alignment: to the epoch, moved by the offset. Windows include their start and not their end.
 
+use crate::summary::Grid;
+
 /// A grid of windows, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Window {
@@ -17,6 +19,10 @@ impl Window {
 
     pub(crate) fn every(self) -> i64 {
         self.every
+    }
+
+    pub(crate) const fn grid(self) -> Grid {
+        Grid { every: self.every, offset: self.offset }
     }
 
     /// The start of the window that holds `time`; at the ends of the range of times, the end.

@@ -1,8 +1,9 @@
 //! Line protocol in: what a body brings is what its points would bring, and who may say whose it is.
 
 use crate::common::{DB, contents};
+use std::ops::ControlFlow;
 use std::path::Path;
-use uni_store::{LineEvent, LineOptions, Options, RejectReason, Store};
+use uni_store::{Grid, LineEvent, LineOptions, Options, RejectReason, Store, Summed, TierSum};
 use uni_wire::line::{Mode, Precision};
 use uni_wire::{FieldValue, Timestamp};
 
@@ -159,17 +160,33 @@ fn large_blocks_answer_coarse_questions_without_being_read() {
     assert_eq!(told(&store, &body, &options()), [""; 0]);
     store.flush().expect("a flush");
     let id = store.series(DB, "m", &[])[0].id;
-    let at = Timestamp::from_seconds;
-    let spans = |from, to| store.spans(DB, id, "x", at(from), at(to)).expect("spans");
-    let all = spans(0, 5000);
-    assert_eq!(all.len(), 2);
-    let first = all[0].summary.expect("a block of 1,024 rows");
+    let hour = Some(Grid { every: 3600 * 1_000_000_000, offset: 0 });
+    // Blocks, and rows beside them.
+    let read = |from: i64, grid: Option<Grid>| {
+        let (mut blocks, mut rows) = (Vec::new(), 0);
+        let range = (Timestamp::from_seconds(from), Timestamp::from_seconds(5000));
+        let mut visit = |item: Summed<'_>| {
+            match item {
+                Summed::Row(..) => rows += 1,
+                Summed::Window(window) => blocks.extend(window.fields[0].clone()),
+            }
+            ControlFlow::Continue(true)
+        };
+        store.scan_summed(DB, id, &["x"], range, grid, &mut visit).expect("a scan");
+        (blocks, rows)
+    };
+    let (blocks, rows) = read(0, hour);
+    assert_eq!((blocks.len(), rows), (2, 0));
     let sum: i64 = (0..1024).map(|n| n % 100).sum();
-    assert_eq!((first.count, first.min, first.max, first.sum), (1024, 0.0, 99.0, Some(sum as f64)));
-    assert_eq!((all[0].first, all[0].last, all[1].last), (at(0), at(1023), at(2047)));
-    assert_eq!(spans(1, 5000)[0].summary, None, "half a block has to be read");
+    assert_eq!((blocks[0].count, &blocks[0].sum), (1024, &TierSum::Exact(FieldValue::Integer(sum))));
+    assert_eq!((&blocks[0].min, &blocks[0].max), (&FieldValue::Integer(0), &FieldValue::Integer(99)));
+    assert_eq!(blocks[1].last, (Timestamp::from_seconds(2047), FieldValue::Integer(47)));
+    let (blocks, rows) = read(1, hour);
+    assert_eq!((blocks.len(), rows), (1, 1023), "half a block has to be read");
+    let minute = Some(Grid { every: 60 * 1_000_000_000, offset: 0 });
+    assert_eq!(read(0, minute).1, 2048, "a block must lie in one window");
     // A later write into the block's time: what the block knows is no longer the answer.
     assert_eq!(told(&store, "m,vm=a x=1000i 500\n", &options()), [""; 0]);
-    let changed = spans(0, 5000);
-    assert_eq!((changed[0].summary, changed[1].summary.is_some()), (None, true));
+    let (blocks, rows) = read(0, hour);
+    assert_eq!((blocks.len(), rows), (1, 1024));
 }

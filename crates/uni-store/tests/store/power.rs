@@ -7,9 +7,11 @@
 use crate::common::{DB, contents, integer, point};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use uni_store::{Disk, DiskFile, Lock, Options, Store};
+use std::time::Duration;
+use uni_store::{Disk, DiskFile, Lock, Options, Store, Summed, TierRetention};
 use uni_wire::{FieldValue, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
@@ -272,6 +274,16 @@ fn options() -> Options {
     Options { partition_seconds: 60, wal_flush_bytes: 4096, ..Options::default() }
 }
 
+/// As [`options`], but rows are dropped when they are old, and tiers are kept.
+fn tiers_only() -> Options {
+    Options {
+        retention: Some(Duration::from_secs(1)),
+        minute_tier: TierRetention::Forever,
+        hour_tier: TierRetention::Forever,
+        ..options()
+    }
+}
+
 fn root() -> &'static Path {
     Path::new("/store")
 }
@@ -362,6 +374,71 @@ fn at_every_operation_the_power_may_go_and_nothing_acknowledged_is_lost() {
         );
         for cut in CUTS {
             check(&disk.after(cut), &told, &format!("power gone at operation {fail_after}, {cut:?}"));
+        }
+    }
+}
+
+/// How many values rows and windows of a store stand for.
+fn counted(store: &Store) -> u64 {
+    let mut count = 0;
+    let all = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+    for series in store.series(DB, "m", &[]) {
+        let mut visit = |item: Summed<'_>| {
+            count += match item {
+                Summed::Row(..) => 1,
+                Summed::Window(window) => window.fields[0].as_ref().map_or(0, |field| field.count),
+            };
+            ControlFlow::Continue(true)
+        };
+        store.scan_summed(DB, series.id, &["x"], all, None, &mut visit).expect("a scan");
+    }
+    count
+}
+
+const KEPT: u64 = 60;
+
+/// Sums up, drops the rows, and keeps the tiers, until the power goes. Says when the tiers are made.
+fn age(disk: &FrailDisk, made: &mut bool) -> Result<(), Box<dyn std::error::Error>> {
+    let for_now = Options { retention: None, ..tiers_only() };
+    let store = Store::open_on(Arc::new(disk.clone()), root(), for_now, NOW)?;
+    store.create_database(DB)?;
+    store.append_durable(DB, &batch(&(0..KEPT.cast_signed()).map(|n| n * 2).collect::<Vec<_>>()))?;
+    store.flush()?;
+    let later = Timestamp(NOW.nanos() * 2);
+    while store.merge(later, &mut || {})? {}
+    *made = true;
+    drop(store);
+    // Opening drops the rows that are too old; the first merge keeps what they left.
+    let store = Store::open_on(Arc::new(disk.clone()), root(), tiers_only(), later)?;
+    while store.merge(later, &mut || {})? {}
+    Ok(())
+}
+
+#[test]
+fn at_every_operation_the_power_may_go_and_tiers_outlive_their_rows() {
+    let whole = FrailDisk::new(usize::MAX);
+    age(&whole, &mut false).expect("the power stays");
+    let operations = whole.operations();
+    for fail_after in 0..=operations {
+        let (disk, mut made) = (FrailDisk::new(fail_after), false);
+        let _ = age(&disk, &mut made);
+        for cut in CUTS {
+            let context = format!("power gone at operation {fail_after} of {operations}, {cut:?}");
+            let after = disk.after(cut);
+            let later = Timestamp(NOW.nanos() * 2);
+            let store = Store::open_on(Arc::new(after.clone()), root(), tiers_only(), later).expect(&context);
+            if made {
+                // A log that was begun may be zeros.
+                let is_log = |aside: &uni_store::SetAside| aside.path.extension().is_some_and(|e| e == "wal");
+                assert!(store.recovery().set_aside.iter().all(is_log), "{context}");
+                assert_eq!(counted(&store), KEPT, "{context}");
+                while store.merge(later, &mut || {}).expect(&context) {}
+                assert_eq!((counted(&store), store.stats().segments), (KEPT, 0), "{context}");
+                drop(store);
+                let again = after.after(Cut::Nothing);
+                let store = Store::open_on(Arc::new(again), root(), tiers_only(), later).expect(&context);
+                assert_eq!(counted(&store), KEPT, "{context}: once more");
+            }
         }
     }
 }

@@ -137,7 +137,7 @@ fn taken_in(ingest: &Ingest) -> [Family; 8] {
     ]
 }
 
-fn store(polled: &Polled) -> [Family; 11] {
+fn store(polled: &Polled) -> [Family; 12] {
     let stats = polled.host().store;
     let gauge = |name, help, value: u64| Family::gauge(name, help).with(&[], value);
     [
@@ -152,11 +152,16 @@ fn store(polled: &Polled) -> [Family; 11] {
         gauge("uni_store_wal_bytes", "Bytes of the write-ahead log.", stats.wal_bytes),
         gauge("uni_store_segments", "Segments on disk.", stats.segments),
         gauge("uni_store_segment_bytes", "Bytes of segments on disk.", stats.segment_bytes),
+        gauge(
+            "uni_store_tier_bytes",
+            "Bytes of what points add up to by the minute and by the hour.",
+            stats.tier_bytes,
+        ),
         gauge("uni_store_partitions", "Partitions that have segments, of all databases.", stats.partitions),
         gauge(
             "uni_store_disk_bytes",
-            "Bytes of log and segments together.",
-            stats.wal_bytes.saturating_add(stats.segment_bytes),
+            "Bytes of log, segments and tiers together.",
+            stats.wal_bytes.saturating_add(stats.segment_bytes).saturating_add(stats.tier_bytes),
         ),
         Family::counter(
             "uni_store_damaged_reads_total",
