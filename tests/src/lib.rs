@@ -5,6 +5,7 @@
 
 pub mod by_hand;
 pub mod control;
+pub mod crash;
 pub mod influxd;
 pub mod line_sink;
 pub mod otlp;

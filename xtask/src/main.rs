@@ -1,4 +1,4 @@
-//! `cargo xtask`: build, guests, demo, test, conformance, bench, deny, audit, fuzz: the same commands for people and for CI.
+//! `cargo xtask`: build, guests, demo, test, conformance, bench, crash, deny, audit, fuzz: the same commands for people and for CI.
 //!
 //! Owns the order of steps and what must be installed for each. Never builds by other means than a person
 //! would: cargo, npm, QEMU.
@@ -9,6 +9,7 @@ mod bench_memtrace;
 mod bench_store;
 mod build;
 mod conformance;
+mod crash;
 mod demo;
 mod fuzz;
 mod install;
@@ -65,6 +66,8 @@ enum Command {
         #[command(subcommand)]
         what: Option<Bench>,
     },
+    /// Kill unid again and again under load, damage its files, and look whether all it acknowledged is there
+    Crash(crash::Rounds),
     /// Check licences, banned crates, sources and security advisories of all dependencies (cargo deny)
     Deny(Database),
     /// Check all dependencies for vulnerabilities (cargo audit)
@@ -113,6 +116,7 @@ fn main() -> ExitCode {
         Command::Bench { what: Some(Bench::Store(workload)) } => bench_store::run(&workload),
         Command::Bench { what: Some(Bench::Memtrace) } => bench_memtrace::run(),
         Command::Bench { what: Some(Bench::Heap(extent)) } => bench_heap::run(&extent),
+        Command::Crash(rounds) => crash::run(&rounds),
         Command::Deny(from) => scan::deny(from.db.as_deref()),
         Command::Audit(from) => scan::audit(from.db.as_deref()),
         Command::Fuzz { targets, time } => fuzz::run(&targets, time),

@@ -384,8 +384,13 @@ impl Store {
     /// The last resort where nobody calls `maintain`, or it cannot keep up: memory stays bounded because the
     /// one who brings points packs the head.
     fn make_room(&self) -> Result<(), AppendError> {
-        let limit = self.options.wal_flush_bytes.saturating_mul(2);
-        if self.lock_writer().unflushed_bytes() < limit {
+        let unflushed = self.lock_writer().unflushed_bytes();
+        if unflushed < self.options.wal_flush_bytes {
+            return Ok(());
+        }
+        // Somewhat later than `maintain` does it, but never later than there is room.
+        let limit = self.flush_bytes().saturating_mul(2).min(self.options.max_head_bytes);
+        if unflushed < limit {
             return Ok(());
         }
         let Err(source) = self.flush_if_larger(limit) else { return Ok(()) };

@@ -17,6 +17,11 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// With more series than this the log grows longer before it is packed...
+const SERIES_OF_A_LOG: u64 = 8_192;
+/// ...up to so many times as long: beyond it starting again would take too long.
+const MAX_LOGS: u64 = 3;
+
 /// A partition of a database.
 pub(crate) type Place = (String, i64);
 
@@ -29,6 +34,14 @@ impl Store {
     pub fn flush(&self) -> Result<(), MaintainError> {
         let mut maintenance = self.lock_maintenance();
         self.flush_locked(&mut maintenance)
+    }
+
+    /// The size of the log at which the head is packed. A log begins with the names and a whole row of every series,
+    /// and a segment has an index entry for each: where there are many, that is to be shared by as many rows.
+    pub(crate) fn flush_bytes(&self) -> u64 {
+        let series = self.read_state().head.series_count() as u64;
+        let shared = series.clamp(SERIES_OF_A_LOG, SERIES_OF_A_LOG * MAX_LOGS);
+        self.options.wal_flush_bytes.saturating_mul(shared) / SERIES_OF_A_LOG
     }
 
     /// As [`Store::flush`], unless someone else has flushed while this caller waited for its turn.
@@ -64,7 +77,7 @@ impl Store {
         writer.replayed_bytes = 0;
         self.counters.frozen_log_bytes.fetch_add(old_bytes, Ordering::Relaxed);
         let state = &mut *self.write_state();
-        state.frozen = Some(Arc::new(std::mem::take(&mut state.head)));
+        state.frozen = Some(Arc::new(state.head.freeze()));
         Ok(())
     }
 

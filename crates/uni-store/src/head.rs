@@ -5,6 +5,7 @@
 
 use crate::bytes::Damaged;
 use crate::catalog::SeriesId;
+use crate::prefetch::prefetch;
 use crate::row::{Base, RowReader, Shape, ShapeFields, read_rows};
 use crate::table::Table;
 use hashbrown::HashMap;
@@ -65,6 +66,8 @@ pub(crate) struct SeriesHead {
     pub(crate) base: Base,
     /// The log that has the base's row; 0 for none, and then the next row must be written anew.
     pub(crate) epoch: u64,
+    /// Bytes that the first piece had in the head before: mostly it becomes as long again.
+    usual: u16,
 }
 
 /// What one row changed, so that it can be taken back.
@@ -92,7 +95,8 @@ impl SeriesHead {
         }
         let bytes = &mut self.tail.bytes;
         if bytes.capacity() - bytes.len() < 64 {
-            bytes.reserve_exact(bytes.len().clamp(128, PIECE_BYTES));
+            let usual = usize::from(self.usual).saturating_sub(bytes.len());
+            bytes.reserve_exact(bytes.len().max(usual).clamp(128, PIECE_BYTES));
         }
         (bytes, &mut self.base, Undo { series: id, length, sealed })
     }
@@ -156,6 +160,13 @@ impl SeriesHead {
 
     fn is_empty(&self) -> bool {
         self.pieces.is_empty() && self.tail.rows == 0
+    }
+
+    /// The same series without rows, and with the memory in which its next ones are made.
+    fn successor(&mut self) -> Self {
+        let first = self.pieces.first().map_or(self.tail.bytes.len(), |piece| piece.bytes.len());
+        let base = if self.is_empty() { Base::default() } else { std::mem::take(&mut self.base) };
+        Self { base, usual: u16::try_from(first + 64).unwrap_or(u16::MAX), ..Self::default() }
     }
 
     /// The pieces that reach into `from..=to`; the open one is copied.
@@ -289,6 +300,20 @@ impl Head {
         &mut self.series[index]
     }
 
+    /// Begins to load what is needed of the series that come next and after it: first where its parts are, then, when
+    /// that has arrived, the parts.
+    #[inline]
+    pub(crate) fn prefetch(&self, next: SeriesId, after: SeriesId) {
+        if let Some(series) = self.series.get(after.0 as usize) {
+            prefetch(std::slice::from_ref(series));
+        }
+        if let Some(series) = self.series.get(next.0 as usize) {
+            series.base.prefetch();
+            let bytes = &series.tail.bytes;
+            prefetch(bytes.get(bytes.len().saturating_sub(1)..).unwrap_or_default());
+        }
+    }
+
     /// The shapes, and a series to write to.
     #[inline]
     pub(crate) fn shapes_and_series(&mut self, id: SeriesId) -> (&Shapes, &mut SeriesHead) {
@@ -316,6 +341,17 @@ impl Head {
 
     pub(crate) const fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// For how many series there is room: those that have or had rows.
+    pub(crate) const fn series_count(&self) -> usize {
+        self.series.len()
+    }
+
+    /// The head as it is, to be packed; what stays is empty.
+    pub(crate) fn freeze(&mut self) -> Self {
+        let series = self.series.iter_mut().map(SeriesHead::successor).collect();
+        std::mem::replace(self, Self { series, ..Self::default() })
     }
 
     /// Takes rows back, the newest first.

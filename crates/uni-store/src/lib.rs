@@ -60,6 +60,7 @@ mod merge;
 mod options;
 mod pack;
 mod point;
+mod prefetch;
 mod read;
 mod recovery;
 mod replay;

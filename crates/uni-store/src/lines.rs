@@ -163,6 +163,9 @@ impl<'b> Body<'b, '_, '_> {
         let rest = self.bytes.get(start..)?;
         let (writer, state) = (&mut *session.writer, &mut *session.state);
         let (number, key_bytes) = writer.routes.route_of(self.way, rest)?;
+        if let Some((next, after)) = writer.routes.expected(number) {
+            state.head.prefetch(next, after);
+        }
         let route = writer.routes.list.get(number as usize)?;
         let (id, renamed) = (route.series, route.renamed);
         let layout = writer.routes.layouts.get_mut(route.layout as usize)?;

@@ -4,6 +4,7 @@
 //! Both are caches: they may be forgotten at any time. Never parses a line.
 
 use crate::catalog::SeriesId;
+use crate::prefetch::prefetch;
 use crate::row::ShapeFields;
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashTable};
@@ -103,6 +104,18 @@ impl Routes {
         }
         let end = key_end(rest)?;
         Some((self.find(way, &rest[..end])?, end))
+    }
+
+    /// The series whose lines probably come next and after that; begins to load the keys they will be known by.
+    #[inline]
+    pub(crate) fn expected(&self, route: u32) -> Option<(SeriesId, SeriesId)> {
+        let next = self.list.get(self.list.get(route as usize)?.next as usize)?;
+        let after = self.list.get(next.next as usize)?;
+        prefetch(&after.key);
+        if let Some(later) = self.list.get(after.next as usize) {
+            prefetch(std::slice::from_ref(later));
+        }
+        Some((next.series, after.series))
     }
 
     /// Remembers that this route's line came after the last one.

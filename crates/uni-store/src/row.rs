@@ -4,6 +4,7 @@
 //! that begins *anew* needs no row before it. Never owns names.
 
 use crate::bytes::{Damaged, Reader, put_varint, put_zigzag, unzigzag, zigzag};
+use crate::prefetch::prefetch;
 use crate::table::{Table, Values};
 use uni_wire::{FieldType, Value};
 
@@ -82,6 +83,12 @@ impl Base {
     fn advance(&mut self, time: i64) {
         self.step = time.wrapping_sub(self.time);
         self.time = time;
+    }
+
+    /// Begins to load it: a row is written against it soon.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.slots);
     }
 
     /// The memory it takes beside itself.

@@ -288,7 +288,7 @@ impl Store {
         let mut done = Maintained::default();
         let unflushed = self.lock_writer().unflushed_bytes();
         let rests = self.note_rest(now) && self.lock_writer().has_rows();
-        if unflushed >= self.options.wal_flush_bytes || rests {
+        if unflushed >= self.flush_bytes() || rests {
             self.flush()?;
             done.flushed = true;
         }
