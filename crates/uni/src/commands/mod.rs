@@ -8,7 +8,8 @@ pub(crate) mod guest_control;
 mod memtrace;
 mod messages;
 mod stats;
-mod take;
+mod store;
+pub(crate) mod take;
 
 use std::path::Path;
 use std::time::Duration;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Stop(args) => stop(&mut client, args),
         Command::Rm(args) => rm(&mut client, args),
         Command::Status => status(&mut client, cli.output),
+        Command::Store { command } => store::run(&mut client, command, cli.output),
         Command::Daemon { command } => daemon::run(&mut client, command, cli.output),
         Command::Completions { shell } => completions(shell),
         Command::Man { dir } => man(&dir),
