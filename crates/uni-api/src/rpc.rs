@@ -140,6 +140,8 @@ pub mod method {
     pub const STORE_RELEASE: &str = "Store.Release";
     /// [`crate::store::ExportParams`] to a `uni_store::ExportPage`.
     pub const STORE_EXPORT: &str = "Store.Export";
+    /// [`crate::store::SchemaParams`] to an array of `uni_store::MeasurementSchema`.
+    pub const STORE_SCHEMA: &str = "Store.Schema";
     /// [`crate::store::ImportParams`] to [`crate::store::Imported`].
     pub const STORE_IMPORT: &str = "Store.Import";
     /// [`crate::store::CardinalityParams`] to a `uni_store::Cardinality`.

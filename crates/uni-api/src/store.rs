@@ -17,6 +17,8 @@ pub struct SnapshotParams {
 pub struct Snapshot<F> {
     /// To be given to the other methods.
     pub id: u64,
+    /// Its folders, by path in the store; those too that hold no file.
+    pub folders: Vec<String>,
     /// Its files (`uni_store::SnapshotFile`).
     pub files: Vec<F>,
 }
@@ -62,6 +64,13 @@ pub struct ExportParams<S, C> {
     pub selection: S,
     /// Where to go on (`uni_store::ExportCursor`).
     pub cursor: Option<C>,
+}
+
+/// Parameters of `Store.Schema`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SchemaParams {
+    /// The database.
+    pub database: String,
 }
 
 /// Parameters of `Store.Import`.

@@ -7,6 +7,7 @@ use crate::error::ScanError;
 use crate::matcher::{Matcher, Op};
 use crate::read::SeriesInfo;
 use crate::store::Store;
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use uni_wire::line::{Framing, LineWriter};
 use uni_wire::{FieldValue, Timestamp};
@@ -59,6 +60,18 @@ pub struct ExportPage {
     pub damaged: Vec<String>,
 }
 
+/// What a measurement is made of: for formats whose columns have to be known before the first row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub struct MeasurementSchema {
+    /// The measurement.
+    pub name: String,
+    /// Keys of all tags that a series of it has, sorted.
+    pub tags: Vec<String>,
+    /// Its fields, sorted, each with its type as InfluxDB calls it.
+    pub fields: Vec<(String, String)>,
+}
+
 /// What has to be visited, in order.
 struct Part<'a> {
     measurement: &'a str,
@@ -91,6 +104,24 @@ impl Store {
             }
         }
         Ok(page)
+    }
+
+    /// The measurements of a database.
+    ///
+    /// # Errors
+    /// [`ScanError::NoDatabase`].
+    pub fn schema(&self, database: &str) -> Result<Vec<MeasurementSchema>, ScanError> {
+        if !self.has_database(database) {
+            return Err(ScanError::NoDatabase { database: database.to_owned() });
+        }
+        let schema = |name: String| {
+            let tags = self.series(database, &name, &[]).into_iter().flat_map(|series| series.tags);
+            let tags: BTreeSet<String> = tags.map(|(key, _)| key.into_string()).collect();
+            let fields = self.fields(database, &name).into_iter();
+            let fields = fields.map(|(field, kind)| (field, kind.name().to_owned())).collect();
+            MeasurementSchema { name, tags: tags.into_iter().collect(), fields }
+        };
+        Ok(self.measurements(database).into_iter().map(schema).collect())
     }
 
     fn export_measurement(

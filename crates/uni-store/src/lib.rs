@@ -88,7 +88,7 @@ pub use check::{Damage, FileReport};
 pub use column::Summary;
 pub use disk::{Disk, DiskFile, Lock, OsDisk};
 pub use error::{AppendError, CreateDatabaseError, MaintainError, OpenError, ScanError};
-pub use export::{ExportCursor, ExportPage, ExportSelection};
+pub use export::{ExportCursor, ExportPage, ExportSelection, MeasurementSchema};
 pub use lines::{AppendedLines, LineEvent, LineOptions};
 pub use matcher::{Matcher, MatcherError, Op};
 pub use options::{Durability, Options};

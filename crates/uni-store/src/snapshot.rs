@@ -46,6 +46,7 @@ enum Held {
 pub struct Snapshot {
     pub(crate) files: Files,
     pub(crate) partition_seconds: i64,
+    folders: Vec<String>,
     listed: Vec<SnapshotFile>,
     held: Vec<Held>,
     _lock: Option<Box<dyn Lock>>,
@@ -73,6 +74,7 @@ impl Store {
         let mut snapshot = Snapshot {
             files: self.files.clone(),
             partition_seconds: self.partition_seconds,
+            folders: Vec::new(),
             listed: Vec::new(),
             held: Vec::new(),
             _lock: None,
@@ -92,7 +94,9 @@ impl Store {
             let (path, bytes) = (segment.path().to_path_buf(), segment.bytes());
             snapshot.put(&path, bytes, Held::Segment { _kept: segment })?;
         }
-        for path in walk(&self.files, self.files.root())? {
+        let (folders, found) = walk(&self.files, self.files.root())?;
+        snapshot.put_folders(&folders);
+        for path in found {
             if number_of(&path, "seg").is_some() || (number_of(&path, "wal").is_some() && !with_log(&path)) {
                 continue;
             }
@@ -120,8 +124,11 @@ impl Snapshot {
         let lock = files.lock()?;
         let partition_seconds = files.known_partition_seconds().cast_signed();
         let (listed, held) = (Vec::new(), Vec::new());
-        let mut snapshot = Self { files, partition_seconds, listed, held, _lock: Some(lock) };
-        for path in walk(&snapshot.files, dir)? {
+        let (folders, found) = walk(&files, dir)?;
+        let mut snapshot =
+            Self { files, partition_seconds, folders: Vec::new(), listed, held, _lock: Some(lock) };
+        snapshot.put_folders(&folders);
+        for path in found {
             let file = snapshot.files.disk().open(&path).map_err(FileError::at("open", &path))?;
             let bytes = file.len().map_err(FileError::at("read", &path))?;
             snapshot.put(&path, bytes, Held::Folder)?;
@@ -132,11 +139,20 @@ impl Snapshot {
 
     fn put(&mut self, path: &Path, bytes: u64, held: Held) -> Result<(), FileError> {
         let modified_ns = self.files.disk().modified_ns(path).map_err(FileError::at("look at", path))?;
-        let inside = path.strip_prefix(self.files.root()).unwrap_or(path);
-        let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
-        self.listed.push(SnapshotFile { path: parts.join("/"), bytes, modified_ns });
+        self.listed.push(SnapshotFile { path: self.inside(path), bytes, modified_ns });
         self.held.push(held);
         Ok(())
+    }
+
+    fn put_folders(&mut self, folders: &[PathBuf]) {
+        self.folders = folders.iter().map(|folder| self.inside(folder)).collect();
+        self.folders.sort();
+    }
+
+    fn inside(&self, path: &Path) -> String {
+        let inside = path.strip_prefix(self.files.root()).unwrap_or(path);
+        let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
+        parts.join("/")
     }
 
     fn sort(&mut self) {
@@ -144,6 +160,11 @@ impl Snapshot {
         let by_path: BTreeMap<_, _> =
             listed.zip(std::mem::take(&mut self.held)).map(|(file, held)| (file.path.clone(), (file, held))).collect();
         (self.listed, self.held) = by_path.into_values().unzip();
+    }
+
+    /// The folders, sorted. Empty ones count: a database is a folder, and a log is only read into databases that exist.
+    pub fn folders(&self) -> &[String] {
+        &self.folders
     }
 
     /// The files, sorted by path.
@@ -186,15 +207,16 @@ pub fn is_inside(path: &str) -> bool {
     parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
-/// The files that belong to a store, whoever wrote them.
-fn walk(files: &Files, root: &Path) -> Result<Vec<PathBuf>, FileError> {
-    let mut found = Vec::new();
+/// The folders and files that belong to a store, whoever wrote them.
+fn walk(files: &Files, root: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>), FileError> {
+    let (mut seen, mut found) = (Vec::new(), Vec::new());
     let mut folders = vec![(root.to_path_buf(), 0)];
     while let Some((folder, depth)) = folders.pop() {
         for path in files.list(&folder)? {
             let is_contents = depth > 0 || !NOT_CONTENTS.iter().any(|name| path.ends_with(name));
             if files.disk().is_dir(&path) {
                 if is_contents && depth < MAX_DEPTH {
+                    seen.push(path.clone());
                     folders.push((path, depth + 1));
                 }
             } else if is_contents && path.extension().is_none_or(|extension| extension != "tmp") {
@@ -202,7 +224,7 @@ fn walk(files: &Files, root: &Path) -> Result<Vec<PathBuf>, FileError> {
             }
         }
     }
-    Ok(found)
+    Ok((seen, found))
 }
 
 /// A store that is looked at: whatever opening it wants to change is changed in memory alone.

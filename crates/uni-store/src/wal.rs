@@ -418,10 +418,20 @@ impl LogReader {
         Ok(false)
     }
 
-    /// Whether what is left is the beginning of one frame: what a program leaves that was killed while it wrote.
+    /// Whether what is left is the beginning of one frame: what a program leaves that was killed while it wrote. A whole
+    /// frame whose length alone is damaged is none.
     pub(crate) fn is_cut_short(&mut self) -> Result<bool, FileError> {
         let left = self.length - self.offset;
-        Ok(left < FRAME_HEADER_BYTES as u64 || self.claimed()?.is_some_and(|length| length > left))
+        if left < FRAME_HEADER_BYTES as u64 {
+            return Ok(true);
+        }
+        let promises_more = self.claimed()?.is_some_and(|length| length > left);
+        if !promises_more || left > MAX_SOUGHT_BYTES {
+            return Ok(promises_more);
+        }
+        let at = self.fill(left as usize)?;
+        let (header, payload) = self.window[at..at + left as usize].split_at(FRAME_HEADER_BYTES);
+        Ok(Reader::new(&header[4..]).u32() != Ok(crc32fast::hash(payload)))
     }
 
     /// Makes sure that `count` bytes from the offset on are in the window; the caller has checked that there are so

@@ -243,6 +243,7 @@ impl Control {
             method::STORE_CHECK => answer(self.store.check(parse(params)?).await),
             method::STORE_RELEASE => answer(self.store.release(parse(params)?)),
             method::STORE_EXPORT => answer(self.store.export(parse(params)?).await),
+            method::STORE_SCHEMA => answer(self.store.schema(parse(params)?).await),
             method::STORE_IMPORT => answer(self.store.import(parse(params)?).await),
             method::STORE_CARDINALITY => answer(self.store.cardinality(parse(params)?).await),
             _ => Err(not_found(name)),

@@ -13,11 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::sync::Semaphore;
 use uni_api::daemon::Done;
 use uni_api::store::{
-    CardinalityParams, ExportParams, FileRef, ImportParams, Imported, Piece, ReadParams, Snapshot as Opened,
-    SnapshotParams, SnapshotRef,
+    CardinalityParams, ExportParams, FileRef, ImportParams, Imported, Piece, ReadParams, SchemaParams,
+    Snapshot as Opened, SnapshotParams, SnapshotRef,
 };
 use uni_store::{
-    Cardinality, ExportCursor, ExportPage, ExportSelection, FileReport, LineOptions, Snapshot, SnapshotFile,
+    Cardinality, ExportCursor, ExportPage, ExportSelection, FileReport, LineOptions, MeasurementSchema, Snapshot, SnapshotFile,
 };
 use uni_wire::line::{Mode, Precision};
 
@@ -29,8 +29,10 @@ use crate::storage::Storage;
 const MAX_SNAPSHOTS: usize = 4;
 /// A snapshot that nobody asks for is released after this time.
 const IDLE: Duration = Duration::from_secs(120);
-/// Bytes of a file, or of an export, in one answer.
+/// Bytes of a file in one answer.
 const PIECE_BYTES: usize = 2 << 20;
+/// Bytes of an export in one answer.
+const PAGE_BYTES: usize = 1 << 20;
 /// Requests at work at one time; the others wait for their turn.
 const MAX_AT_WORK: usize = 2;
 /// Longest lists of a report on cardinality.
@@ -94,7 +96,7 @@ impl StoreAccess {
             Ok(if as_it_is { store.snapshot_as_it_is()? } else { store.snapshot()? })
         });
         let snapshot = Arc::new(snapshot.await.context("take a snapshot of the store")?);
-        let files = snapshot.files().to_vec();
+        let (folders, files) = (snapshot.folders().to_vec(), snapshot.files().to_vec());
         let id = {
             let mut snapshots = locked(&self.snapshots);
             if snapshots.kept.len() >= MAX_SNAPSHOTS {
@@ -107,7 +109,7 @@ impl StoreAccess {
         };
         tokio::spawn(release_when_idle(Arc::clone(&self.snapshots), id));
         tracing::info!(id, files = files.len(), by, "snapshot of the store");
-        Ok(Opened { id, files })
+        Ok(Opened { id, folders, files })
     }
 
     fn find(&self, id: u64) -> anyhow::Result<Arc<Snapshot>> {
@@ -157,7 +159,16 @@ impl StoreAccess {
     ) -> anyhow::Result<ExportPage> {
         let storage = Arc::clone(&self.storage);
         let ExportParams { selection, cursor } = params;
-        self.work(move || Ok(storage.store().export(&selection, cursor.as_ref(), PIECE_BYTES)?)).await
+        self.work(move || Ok(storage.store().export(&selection, cursor.as_ref(), PAGE_BYTES)?)).await
+    }
+
+    /// What a database's measurements are made of.
+    ///
+    /// # Errors
+    /// When there is no such database.
+    pub(crate) async fn schema(&self, params: SchemaParams) -> anyhow::Result<Vec<MeasurementSchema>> {
+        let storage = Arc::clone(&self.storage);
+        self.work(move || Ok(storage.store().schema(&params.database)?)).await
     }
 
     /// Stores lines, as a write over HTTP does.

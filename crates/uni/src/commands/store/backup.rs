@@ -78,7 +78,8 @@ pub(super) fn run(client: &mut Client, args: &BackupArgs, format: Format) -> any
         };
         entries.insert(file.path.clone(), entry);
     }
-    let manifest = Manifest::new(made_ns, entries)?;
+    let folders = files.folders().iter().cloned().collect();
+    let manifest = Manifest::new(made_ns, folders, entries)?;
     sync_dirs(dir, &manifest)?;
     manifest.save(dir)?;
     clear(dir, &manifest)?;

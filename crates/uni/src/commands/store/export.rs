@@ -28,7 +28,7 @@ const MAX_COMPLAINTS: usize = 10;
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Written {
     pub(super) points: u64,
-    bytes: u64,
+    pub(super) bytes: u64,
     /// Values that the format has no place for: texts in OpenMetrics, large unsigned integers as integers.
     pub(super) left_out_values: u64,
     /// Values of one series in the same millisecond, of which the last was kept.

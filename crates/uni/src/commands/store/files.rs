@@ -41,6 +41,13 @@ impl<'c> Files<'c> {
         Ok(Self::Folder(snapshot.map_err(|error| super::in_use(error, state_dir))?))
     }
 
+    pub(super) fn folders(&self) -> &[String] {
+        match self {
+            Self::Daemon { opened, .. } => &opened.folders,
+            Self::Folder(snapshot) => snapshot.folders(),
+        }
+    }
+
     pub(super) fn list(&self) -> &[SnapshotFile] {
         match self {
             Self::Daemon { opened, .. } => &opened.files,

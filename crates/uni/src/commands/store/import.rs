@@ -134,7 +134,8 @@ impl Import<'_> {
             }
             self.line(line)?;
             let used = &rest[..rest.len() - after.len()];
-            self.lines += used.iter().filter(|byte| **byte == b'\n').count() as u64;
+            // the last line of a file may have no end
+            self.lines += used.iter().filter(|byte| **byte == b'\n').count().max(1) as u64;
             rest = after;
         }
         Ok(buffer.len() - rest.len())

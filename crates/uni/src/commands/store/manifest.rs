@@ -3,7 +3,7 @@
 //! Owns the manifest's form and where a backup's files are. A backup is what its manifest names, whole; other files in the
 //! directory are left over from a run that was cut short.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -27,9 +27,11 @@ pub(super) struct Manifest {
     version: u32,
     /// When the backup was made, in nanoseconds since the Unix epoch: it has what was acknowledged before.
     pub(super) made_ns: i64,
+    /// By path in the store, empty ones too.
+    pub(super) folders: BTreeSet<String>,
     /// By path in the store.
     pub(super) files: BTreeMap<String, Entry>,
-    /// Of `files`, as compact JSON: CRC-32 as in zlib.
+    /// Of `[made_ns, folders, files]`, as compact JSON: CRC-32 as in zlib.
     crc32: u32,
 }
 
@@ -53,9 +55,18 @@ impl Entry {
 
 impl Manifest {
     /// A backup of these files.
-    pub(super) fn new(made_ns: i64, files: BTreeMap<String, Entry>) -> anyhow::Result<Self> {
-        let crc32 = checksum(&files)?;
-        Ok(Self { version: VERSION, made_ns, files, crc32 })
+    pub(super) fn new(
+        made_ns: i64,
+        folders: BTreeSet<String>,
+        files: BTreeMap<String, Entry>,
+    ) -> anyhow::Result<Self> {
+        let mut manifest = Self { version: VERSION, made_ns, folders, files, crc32: 0 };
+        manifest.crc32 = manifest.checksum()?;
+        Ok(manifest)
+    }
+
+    fn checksum(&self) -> anyhow::Result<u32> {
+        Ok(crc32fast::hash(&serde_json::to_vec(&(self.made_ns, &self.folders, &self.files))?))
     }
 
     /// The manifest of the backup in `dir`; `None` if there is none.
@@ -74,8 +85,8 @@ impl Manifest {
             anyhow::bail!("{} is of version {version}; this program reads {VERSION}: use a newer one", path.display());
         }
         let manifest: Self = serde_json::from_value(value).with_context(damaged)?;
-        ensure!(manifest.crc32 == checksum(&manifest.files)?, "{}: its checksum differs", damaged());
-        for path in manifest.files.keys() {
+        ensure!(manifest.crc32 == manifest.checksum()?, "{}: its checksum differs", damaged());
+        for path in manifest.folders.iter().chain(manifest.files.keys()) {
             ensure!(uni_store::is_inside(path), "{}: it names a file outside the store: {path:?}", damaged());
         }
         Ok(Some(manifest))
@@ -97,10 +108,6 @@ impl Manifest {
     pub(super) fn bytes(&self) -> u64 {
         self.files.values().map(|entry| entry.bytes).sum()
     }
-}
-
-fn checksum(files: &BTreeMap<String, Entry>) -> anyhow::Result<u32> {
-    Ok(crc32fast::hash(&serde_json::to_vec(files)?))
 }
 
 /// Makes a file that its owner alone may read: points may say more than the owner wants to tell.

@@ -52,7 +52,7 @@ pub(super) fn run(args: &RestoreArgs, format: Format) -> anyhow::Result<()> {
     let new = args.state_dir.join("store.restoring");
     remove_old_attempt(&new)?;
     let bar = super::bytes_bar(manifest.bytes(), "restore");
-    for folder in ["data", "wal"] {
+    for folder in ["data", "wal"].into_iter().chain(manifest.folders.iter().map(String::as_str)) {
         super::backup::make_dir(&new.join(folder))?;
     }
     for (path, entry) in &manifest.files {
@@ -141,6 +141,8 @@ fn copy(from: &Path, to: &Path, entry: &Entry) -> anyhow::Result<()> {
 /// Opens the new store without changing it; the points of its log.
 fn look(new: &Path) -> anyhow::Result<u64> {
     let store = Store::open_read_only(new, Timestamp(super::now_ns())).context("open the restored store")?;
+    let refused = store.recovery().points_refused;
+    ensure!(refused == 0, "{refused} points of the log belong to no database of the backup");
     for aside in &store.recovery().set_aside {
         // the backup was made of a damaged store, and said so then
         crate::complain(&format!("uni: store restore: damaged in the backup already: {}", aside.why));
