@@ -505,3 +505,50 @@ fn series_are_counted_by_what_makes_them_many() -> anyhow::Result<()> {
     ensure!(offline.contains("Database lab: 61 series"), "{offline}");
     Ok(())
 }
+
+/// What pyarrow reads in the files.
+const READ_PARQUET: &str = r#"
+import pyarrow.parquet as pq, sys
+weather = pq.read_table(sys.argv[1] + "/weather.parquet")
+assert weather.num_rows == 3, weather
+types = {field.name: str(field.type) for field in weather.schema}
+assert types == {"time": "timestamp[ns, tz=UTC]", "a=b": "string", "site": "string", "count": "int64",
+                 "note": "string", "temperature": "double", "windy": "bool"}, types
+rows = weather.to_pydict()
+assert [time.value if hasattr(time, "value") else time for time in weather["time"].cast("int64").to_pylist()] == [
+    1700000000123456789, 1700000000123456790, 1700086400000000001], rows
+assert rows["temperature"] == [-12.75, 1e300, 0.1], rows
+assert rows["count"] == [7, -2**63, 2**63 - 1], rows
+assert rows["note"] == ['say "hi", \\ and\ntwo lines', None, None], rows
+assert rows["windy"] == [True, False, None] and rows["a=b"] == ["c,d", "c,d", None], rows
+plain = pq.read_table(sys.argv[1] + "/plain.parquet").to_pydict()
+assert plain["big"] == [None, 2**64 - 1] and plain["vm"] == [None, "web"], plain
+bulk = pq.read_table(sys.argv[1] + "/bulk.parquet")
+assert bulk.num_rows == 150000 and sum(bulk["n"].to_pylist()) == sum(range(150000)), bulk
+assert pq.ParquetFile(sys.argv[1] + "/bulk.parquet").num_row_groups == 3
+assert pq.read_table(sys.argv[1] + "/one.parquet").num_rows == 1
+"#;
+
+#[test]
+#[ignore = "needs `uni` with the feature `parquet`: cargo xtask parquet"]
+fn pyarrow_reads_what_is_exported() -> anyhow::Result<()> {
+    let (dir, out) = (state()?, state()?);
+    let daemon = Daemon::start(dir.path(), &[])?;
+    write(&daemon, LINES)?;
+    let mut lines = String::new();
+    for n in 0..150_000 {
+        writeln!(lines, "bulk n={n}i {n}")?;
+    }
+    write(&daemon, &lines)?;
+    let done = daemon.uni_json(&["store", "export", "--format", "parquet", "-o", text(out.path())?])?;
+    ensure!(done["points"].as_u64() >= Some(150_006), "{done}");
+    let one = out.path().join("one.parquet");
+    let args = ["store", "export", "--format", "parquet", "--measurement", "plain", "--vm", "web", "-o", text(&one)?];
+    daemon.uni_ok(&args)?;
+    let python = black_box::python::venv(&["pyarrow==22.0.0"])?;
+    let output = Command::new(python).args(["-c", READ_PARQUET, text(out.path())?]).output()?;
+    ensure!(output.status.success(), "{output:?}");
+    let output = daemon.uni(&["store", "export", "--format", "parquet"])?;
+    ensure!(refused(&output)?.contains("-o FILE"), "{output:?}");
+    Ok(())
+}

@@ -222,7 +222,7 @@ fn unique(name: &str, taken: &mut BTreeSet<String>) -> String {
 }
 
 fn time_column() -> anyhow::Result<Type> {
-    let nanos = LogicalType::Timestamp { is_adjusted_to_u_t_c: true, unit: TimeUnit::NANOS };
+    let nanos = LogicalType::timestamp(true, TimeUnit::NANOS);
     let time = Type::primitive_type_builder("time", Physical::INT64).with_logical_type(Some(nanos));
     Ok(time.with_repetition(Repetition::REQUIRED).build()?)
 }
@@ -231,7 +231,7 @@ fn column(name: &str, kind: &str) -> anyhow::Result<Type> {
     let (physical, logical) = match kind {
         "float" => (Physical::DOUBLE, None),
         "integer" => (Physical::INT64, None),
-        "unsigned" => (Physical::INT64, Some(LogicalType::Integer { bit_width: 64, is_signed: false })),
+        "unsigned" => (Physical::INT64, Some(LogicalType::integer(64, false))),
         "boolean" => (Physical::BOOLEAN, None),
         _ => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
     };
