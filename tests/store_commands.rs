@@ -105,7 +105,11 @@ fn a_backup_under_load_holds_what_was_acknowledged_and_answers_the_same() -> any
                 if stop.load(Ordering::SeqCst) {
                     return Ok(());
                 }
-                influxd::write(&url, "uni", &format!("load,from=test n={n}i {}", 1_700_000_000_000_000_000 + n))?;
+                influxd::write(
+                    &url,
+                    "uni",
+                    &format!("load,from=test n={n}i {}", 1_700_000_000_000_000_000 + n),
+                )?;
                 acknowledged.store(n + 1, Ordering::SeqCst);
             }
             Ok(())
@@ -137,7 +141,10 @@ fn a_backup_under_load_holds_what_was_acknowledged_and_answers_the_same() -> any
     uni_ok(&["store", "restore", text(&backup)?, "--state-dir", text(again.path())?])?;
     let restored = Daemon::start(again.path(), &[])?;
     let count = restored.number("SELECT count(n) FROM load")? as u64;
-    ensure!((before..=after + 1).contains(&count), "{before} to {after} were acknowledged, {count} are there");
+    ensure!(
+        (before..=after + 1).contains(&count),
+        "{before} to {after} were acknowledged, {count} are there"
+    );
     let last = restored.number("SELECT max(n) FROM load")? as u64;
     ensure!(last + 1 == count, "none is missing before the last: {last}, {count}");
     for (question, answer) in questions.iter().zip(answers) {
@@ -153,7 +160,13 @@ fn a_second_backup_copies_what_is_new_and_a_failed_one_leaves_the_first() -> any
     let daemon = Daemon::start(dir.path(), &[])?;
     let mut lines = String::new();
     for n in 0..20_000 {
-        writeln!(lines, "bulk,vm=v{} a={},b=\"{n:x}\" {}", n % 50, n * 7919 % 1000, 1_600_000_000_000_000_000_i64 + n * 1_000_003)?;
+        writeln!(
+            lines,
+            "bulk,vm=v{} a={},b=\"{n:x}\" {}",
+            n % 50,
+            n * 7919 % 1000,
+            1_600_000_000_000_000_000_i64 + n * 1_000_003
+        )?;
     }
     write(&daemon, &lines)?;
     let first = daemon.uni_json(&["store", "backup", text(backup)?])?;
@@ -239,7 +252,13 @@ fn flipped_bytes_are_found_in_log_segment_and_format_and_isolated() -> anyhow::R
     let mut daemon = Daemon::start(dir.path(), &[])?;
     let mut lines = String::new();
     for n in 0..30_000 {
-        writeln!(lines, "bulk,vm=v{} a={} {}", n % 20, n * 7919 % 1000, 1_600_000_000_000_000_000_i64 + n * 1_000_003)?;
+        writeln!(
+            lines,
+            "bulk,vm=v{} a={} {}",
+            n % 20,
+            n * 7919 % 1000,
+            1_600_000_000_000_000_000_i64 + n * 1_000_003
+        )?;
     }
     write(&daemon, &lines)?;
     let backup = state()?;
@@ -292,7 +311,10 @@ fn flipped_bytes_are_found_in_log_segment_and_format_and_isolated() -> anyhow::R
     let (in_segment, in_log) = (found(".seg").context("segment")?, found(".wal").context("log")?);
     let lost = in_segment["damage"][0]["points"].as_u64().context("points")?;
     ensure!((1..=1024).contains(&lost), "{in_segment}");
-    ensure!(in_segment["damage"][0]["series"].as_str().is_some_and(|s| s.starts_with("bulk,vm=v")), "{in_segment}");
+    ensure!(
+        in_segment["damage"][0]["series"].as_str().is_some_and(|s| s.starts_with("bulk,vm=v")),
+        "{in_segment}"
+    );
     ensure!(in_log["kind"] == "log", "{in_log}");
     let output = uni(&[&["store", "check", "--isolate"][..], &state_dir].concat())?;
     ensure!(refused(&output)?.contains("2 files are damaged"), "{output:?}");
@@ -338,13 +360,23 @@ fn what_is_exported_comes_back_and_influxdb_takes_it() -> anyhow::Result<()> {
     let influxdb = Influxd::start()?;
     influxd::query(influxdb.url(), "", "ns", "CREATE DATABASE uni")?;
     let lines = dir.path().join("points.lp");
-    daemon.uni_ok(&["store", "export", "--measurement", "weather", "--unsigned", "integer", "-o", text(&lines)?])?;
+    daemon.uni_ok(&[
+        "store",
+        "export",
+        "--measurement",
+        "weather",
+        "--unsigned",
+        "integer",
+        "-o",
+        text(&lines)?,
+    ])?;
     let (host, port) = influxdb.url().trim_start_matches("http://").split_once(':').context("host:port")?;
     let output = Command::new("influx")
         .args(["-host", host, "-port", port, "-import", "-precision", "ns", "-path", text(&lines)?])
         .output()
         .context("start influx; it is Debian's package influxdb-client")?;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success() && said.contains("Failed 0 inserts"), "{said}");
     let question = "SELECT temperature, count, windy, site FROM weather";
     let there = influxd::query(influxdb.url(), "uni", "ns", question)?;
@@ -373,10 +405,14 @@ fn lines_that_are_none_are_counted_and_shown() -> anyhow::Result<()> {
     let said = refused(&output)?;
     ensure!(said.contains("unable to parse 'bad'") && said.contains("type conflict"), "{said}");
     ensure!(said.contains("lines 5 to 9") && said.contains("2 lines were not stored"), "{said}");
-    ensure!(String::from_utf8_lossy(&output.stdout).contains("2 points stored, 1 refused, 1 lines"), "{output:?}");
+    ensure!(
+        String::from_utf8_lossy(&output.stdout).contains("2 points stored, 1 refused, 1 lines"),
+        "{output:?}"
+    );
     let points = daemon.uni_ok(&["store", "export", "--database", "other"])?;
     ensure!(points.ends_with("good v=1 1000000000\ngood v=3 3000000000"), "{points}");
-    let output = daemon.uni(&["store", "export", "--database", "nowhere", "-o", text(&dir.path().join("n"))?])?;
+    let output =
+        daemon.uni(&["store", "export", "--database", "nowhere", "-o", text(&dir.path().join("n"))?])?;
     ensure!(refused(&output)?.contains("database not found"), "{output:?}");
     ensure!(!dir.path().join("n").exists() && !dir.path().join("n.part").exists());
     Ok(())
@@ -390,12 +426,28 @@ fn prometheus_takes_what_is_exported() -> anyhow::Result<()> {
     for n in 0..500 {
         for vm in ["web", "db \\\"x"] {
             let vm = vm.replace(' ', "\\ ");
-            writeln!(lines, "load,vm={vm},a-b=1 one={n},two={}i,text=\"t\" {}", n * 2, 1_700_000_000_000_000_000_i64 + n * 10_000_000_000)?;
+            writeln!(
+                lines,
+                "load,vm={vm},a-b=1 one={n},two={}i,text=\"t\" {}",
+                n * 2,
+                1_700_000_000_000_000_000_i64 + n * 10_000_000_000
+            )?;
         }
     }
     write(&daemon, &lines)?;
     let file = dir.path().join("points.om");
-    let done = daemon.uni_json(&["store", "export", "--format", "prom", "--from", "2023-11-01", "--measurement", "load", "-o", text(&file)?])?;
+    let done = daemon.uni_json(&[
+        "store",
+        "export",
+        "--format",
+        "prom",
+        "--from",
+        "2023-11-01",
+        "--measurement",
+        "load",
+        "-o",
+        text(&file)?,
+    ])?;
     ensure!(done["points"] == 2000 && done["left_out_values"] == 1000, "{done}");
     let blocks = dir.path().join("blocks");
     let output = Command::new("promtool")
@@ -422,7 +474,14 @@ fn a_large_export_takes_little_memory_and_ctrl_c_leaves_no_half() -> anyhow::Res
         let mut lines = String::new();
         for n in 0..20_000_i64 {
             let n = n + body * 20_000;
-            writeln!(lines, "bulk,vm=v{} a={},b={}i,c=\"text of some length {n}\" {}", n % 100, n * 7919 % 1000, n, 1_600_000_000_000_000_000 + n * 1_000_003)?;
+            writeln!(
+                lines,
+                "bulk,vm=v{} a={},b={}i,c=\"text of some length {n}\" {}",
+                n % 100,
+                n * 7919 % 1000,
+                n,
+                1_600_000_000_000_000_000 + n * 1_000_003
+            )?;
         }
         write(&daemon, &lines)?;
     }
@@ -453,14 +512,18 @@ fn a_large_export_takes_little_memory_and_ctrl_c_leaves_no_half() -> anyhow::Res
     let (part_kb, part_file_kb) = export(&["--to", "1600000080000000000"])?;
     let (whole_kb, whole_file_kb) = export(&[])?;
     ensure!(whole_file_kb - part_file_kb > 16 << 10, "{part_file_kb} and {whole_file_kb} kB");
-    ensure!(whole_kb < part_kb + (4 << 10), "uni took {part_kb} kB for {part_file_kb} kB, {whole_kb} kB for {whole_file_kb} kB");
+    ensure!(
+        whole_kb < part_kb + (4 << 10),
+        "uni took {part_kb} kB for {part_file_kb} kB, {whole_kb} kB for {whole_file_kb} kB"
+    );
     let grown = peak_kb(daemon.pid())?.saturating_sub(before);
     ensure!(grown < 20 << 10, "unid grew by {grown} kB for {whole_file_kb} kB");
     ensure!(std::fs::read_to_string(&file)?.lines().count() == 320_003);
 
     let cut = dir.path().join("cut.lp");
     let mut child = Command::new(&program)
-        .arg("--socket").arg(daemon.socket())
+        .arg("--socket")
+        .arg(daemon.socket())
         .args(["store", "export", "--measurement", "bulk", "-o", text(&cut)?])
         .stderr(std::process::Stdio::piped())
         .spawn()?;
@@ -475,7 +538,16 @@ fn a_large_export_takes_little_memory_and_ctrl_c_leaves_no_half() -> anyhow::Res
     // the same from the folder of a daemon that does not run
     let offline = dir.path().join("offline.lp");
     let before = tree(&dir.path().join("store"))?;
-    uni_ok(&["store", "export", "--measurement", "bulk", "-o", text(&offline)?, "--state-dir", text(dir.path())?])?;
+    uni_ok(&[
+        "store",
+        "export",
+        "--measurement",
+        "bulk",
+        "-o",
+        text(&offline)?,
+        "--state-dir",
+        text(dir.path())?,
+    ])?;
     ensure!(std::fs::read(&offline)? == std::fs::read(&file)?);
     ensure!(tree(&dir.path().join("store"))? == before, "an export changes nothing");
     Ok(())
@@ -494,7 +566,10 @@ fn series_are_counted_by_what_makes_them_many() -> anyhow::Result<()> {
     let lab = counted["databases"].as_array().into_iter().flatten().find(|d| d["name"] == "lab");
     let lab = lab.context("lab")?.clone();
     ensure!(lab["series"] == 61, "{lab}");
-    ensure!(lab["measurements"][0] == serde_json::json!({"name": "a", "series": 60, "columns": 120}), "{lab}");
+    ensure!(
+        lab["measurements"][0] == serde_json::json!({"name": "a", "series": 60, "columns": 120}),
+        "{lab}"
+    );
     ensure!(lab["tags"][0] == serde_json::json!({"key": "request", "values": 60, "series": 60}), "{lab}");
     ensure!(lab["vms"][0] == serde_json::json!({"name": "v0", "series": 21, "columns": 41}), "{lab}");
     ensure!(lab["vms_total"] == 3, "{lab}");
@@ -543,7 +618,18 @@ fn pyarrow_reads_what_is_exported() -> anyhow::Result<()> {
     let done = daemon.uni_json(&["store", "export", "--format", "parquet", "-o", text(out.path())?])?;
     ensure!(done["points"].as_u64() >= Some(150_006), "{done}");
     let one = out.path().join("one.parquet");
-    let args = ["store", "export", "--format", "parquet", "--measurement", "plain", "--vm", "web", "-o", text(&one)?];
+    let args = [
+        "store",
+        "export",
+        "--format",
+        "parquet",
+        "--measurement",
+        "plain",
+        "--vm",
+        "web",
+        "-o",
+        text(&one)?,
+    ];
     daemon.uni_ok(&args)?;
     let python = black_box::python::venv(&["pyarrow==22.0.0"])?;
     let output = Command::new(python).args(["-c", READ_PARQUET, text(out.path())?]).output()?;

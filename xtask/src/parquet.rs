@@ -16,10 +16,22 @@ const TEST: &str = "pyarrow_reads_what_is_exported";
 pub(crate) fn run() -> anyhow::Result<()> {
     install::ensure_venv()?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), Into::into);
-    let mut programs = build::cargo();
-    programs.args(["build", "--locked", "-p", "unid", "-p", "uni", "--features", "uni/parquet"]);
-    step::run("programs with the feature parquet", &mut programs)?;
+    // one after the other: together they would share features, and half of the daemon would be built anew
+    for program in [&["unid"][..], &["uni", "--features", "parquet"]] {
+        step::run(program[0], build::cargo().args(["build", "--locked", "-p"]).args(program))?;
+    }
     let mut test = build::cargo();
-    test.args(["test", "--locked", "-p", "black-box", "--test", "store_commands", "--", "--ignored", "--exact", TEST]);
+    test.args([
+        "test",
+        "--locked",
+        "-p",
+        "black-box",
+        "--test",
+        "store_commands",
+        "--",
+        "--ignored",
+        "--exact",
+        TEST,
+    ]);
     step::run("parquet", test.env("UNI_BIN_DIR", target.join("debug")))
 }

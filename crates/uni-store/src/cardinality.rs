@@ -98,8 +98,10 @@ impl Store {
             }
             measurements.push(Counted { name: measurement, series: count, columns: count * columns });
         }
-        let vms: Vec<_> =
-            vms.into_iter().map(|(name, (series, columns))| Counted { name: name.into(), series, columns }).collect();
+        let vms: Vec<_> = vms
+            .into_iter()
+            .map(|(name, (series, columns))| Counted { name: name.into(), series, columns })
+            .collect();
         let counted = |(key, (series, values)): (Box<str>, (u64, BTreeSet<_>))| CountedTag {
             key: key.into(),
             values: values.len() as u64,

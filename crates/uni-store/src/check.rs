@@ -5,6 +5,7 @@
 use crate::block::Effort;
 use crate::bytes::Damaged;
 use crate::catalog::SeriesId;
+use crate::disk::DiskFile;
 use crate::error::{FileError, MaintainError, ScanError};
 use crate::files::{Files, number_of, unescape};
 use crate::index::SeriesNames;
@@ -14,6 +15,7 @@ use crate::segment::{IndexBytes, IndexError, Segment, SegmentSeries, SegmentWrit
 use crate::snapshot::Snapshot;
 use crate::state::{Database, State};
 use crate::wal::{Beginning, Entries, Entry, LogReader, Next, parts};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,7 +103,7 @@ impl Snapshot {
             return Ok(segment(&self.files, &path, self.place_of(&listed.path))?);
         }
         if number_of(&path, "wal").is_some() {
-            return Ok(log(&self.files, &path, listed.bytes, self.partition_seconds)?);
+            return Ok(log(self, file, listed.bytes)?);
         }
         if listed.path == "format" {
             let mut report = FileReport::of("format");
@@ -199,7 +201,11 @@ fn opened(files: &Files, path: &Path, index: &IndexBytes) -> Result<(Segment, Ve
             tags: entry.tags.into(),
             columns: columns.map(|((name, kind), number)| (number, (*name).into(), *kind)).collect(),
         });
-        series.push(SegmentSeries { id, fields: (0..schema.columns.len() as u32).collect(), blocks: entry.blocks });
+        series.push(SegmentSeries {
+            id,
+            fields: (0..schema.columns.len() as u32).collect(),
+            blocks: entry.blocks,
+        });
     }
     let place = (path.to_path_buf(), index.file_bytes);
     Ok((Segment::new(files, (parsed.head, index.version), place, series), names))
@@ -238,7 +244,9 @@ fn segment(files: &Files, path: &Path, place: Option<(u64, i64)>) -> Result<File
             let table = open.table(&*file, n, block, |_| true);
             let fault = match table {
                 Ok(table) if table.times.len() == place.rows as usize => None,
-                Ok(_) => Some((place.page, "a block with another number of rows than the index says".to_owned())),
+                Ok(_) => {
+                    Some((place.page, "a block with another number of rows than the index says".to_owned()))
+                }
                 Err(ScanError::Damaged { offset, what, .. }) => Some((offset, what.to_owned())),
                 Err(other) => Some((place.page, other.to_string())),
             };
@@ -267,9 +275,10 @@ fn series_name(names: &SeriesNames) -> String {
 
 /// A log, as far as it belongs to the snapshot. Everything after the first damaged frame is lost to a restart; the rows
 /// of whole frames there are counted.
-fn log(files: &Files, path: &Path, bytes: u64, partition_seconds: i64) -> Result<FileReport, FileError> {
+fn log(snapshot: &Snapshot, file: usize, bytes: u64) -> Result<FileReport, FileError> {
     let mut report = FileReport::of("log");
-    let (mut reader, beginning) = LogReader::open(files, path)?;
+    let (path, log) = snapshot.open(file)?;
+    let (mut reader, beginning) = LogReader::of(Arc::clone(&log), &path)?;
     let version = match beginning {
         Beginning::Good(version) => version,
         Beginning::Torn => {
@@ -286,9 +295,9 @@ fn log(files: &Files, path: &Path, bytes: u64, partition_seconds: i64) -> Result
         }
     };
     reader.end_at(bytes);
-    let mut state = State { databases: databases(files, path, version)?, ..State::default() };
+    let mut state = State { databases: databases(log, &path, version)?, ..State::default() };
     let mut counted = Recovery::default();
-    let mut replay = Replay::new(&mut state, &mut counted, partition_seconds, version);
+    let mut replay = Replay::new(&mut state, &mut counted, snapshot.partition_seconds, version);
     let fault = loop {
         let at = reader.offset();
         match reader.next()? {
@@ -329,7 +338,9 @@ fn note_tail(report: &mut FileReport, reader: &mut LogReader, at: u64, what: &st
     }
     let what = match frames {
         0 => what.to_owned(),
-        _ => format!("{what}; {frames} whole frames after it are not read by unid, which cuts a log at the first fault"),
+        _ => format!(
+            "{what}; {frames} whole frames after it are not read by unid, which cuts a log at the first fault"
+        ),
     };
     // how many rows the damaged frame itself had, nobody can say
     report.put(Damage { offset: at, what, points, at_least: true, ..Damage::default() });
@@ -347,14 +358,15 @@ fn rows(payload: &[u8]) -> u64 {
 
 /// The databases that a log speaks of: those that the store has forgotten are no damage.
 fn databases(
-    files: &Files,
+    log: Arc<dyn DiskFile>,
     path: &Path,
     version: u8,
-) -> Result<std::collections::BTreeMap<String, Database>, FileError> {
-    let mut found = std::collections::BTreeMap::new();
-    let (mut reader, _) = LogReader::open(files, path)?;
+) -> Result<BTreeMap<String, Database>, FileError> {
+    let mut found = BTreeMap::new();
+    let (mut reader, _) = LogReader::of(log, path)?;
     while let Next::Payload(payload) = reader.next()? {
-        let entries = if version == 1 { Ok(Entries::of(payload)) } else { parts(payload).map(|(entries, _)| entries) };
+        let entries =
+            if version == 1 { Ok(Entries::of(payload)) } else { parts(payload).map(|(entries, _)| entries) };
         let Ok(mut entries) = entries else { break };
         while let Ok(Some(entry)) = entries.next() {
             if let Entry::Measurement { database, .. } = entry {

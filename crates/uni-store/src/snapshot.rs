@@ -35,7 +35,9 @@ pub struct SnapshotFile {
 /// What keeps a file from going away.
 #[derive(Debug)]
 enum Held {
-    Segment { _kept: Arc<Segment> },
+    Segment {
+        _kept: Arc<Segment>,
+    },
     Open(Arc<dyn DiskFile>),
     /// Nobody else has the store.
     Folder,
@@ -157,8 +159,10 @@ impl Snapshot {
 
     fn sort(&mut self) {
         let listed = std::mem::take(&mut self.listed).into_iter();
-        let by_path: BTreeMap<_, _> =
-            listed.zip(std::mem::take(&mut self.held)).map(|(file, held)| (file.path.clone(), (file, held))).collect();
+        let by_path: BTreeMap<_, _> = listed
+            .zip(std::mem::take(&mut self.held))
+            .map(|(file, held)| (file.path.clone(), (file, held)))
+            .collect();
         (self.listed, self.held) = by_path.into_values().unzip();
     }
 
@@ -177,22 +181,29 @@ impl Snapshot {
         Some(self.files.root().join(&self.listed.get(file)?.path))
     }
 
+    /// A file, even one that has lost its name meanwhile.
+    pub(crate) fn open(&self, file: usize) -> Result<(PathBuf, Arc<dyn DiskFile>), FileError> {
+        let missing = || {
+            let source = ErrorKind::NotFound.into();
+            FileError { step: "find, in the snapshot, file", path: file.to_string().into(), source }
+        };
+        let (path, held) = self.path(file).zip(self.held.get(file)).ok_or_else(missing)?;
+        let opened = match held {
+            Held::Open(file) => Arc::clone(file),
+            Held::Segment { .. } | Held::Folder => {
+                self.files.disk().open(&path).map_err(FileError::at("open", &path))?
+            }
+        };
+        Ok((path, opened))
+    }
+
     /// At most `max` bytes of the `file`-th file from `offset` on; none at its end.
     ///
     /// # Errors
     /// [`MaintainError`]: no such file, or it cannot be read.
     pub fn read(&self, file: usize, offset: u64, max: usize) -> Result<Vec<u8>, MaintainError> {
-        let path = self.path(file).unwrap_or_default();
-        let missing = || FileError { step: "find", path: path.clone(), source: ErrorKind::NotFound.into() };
-        let (listed, held) = self.listed.get(file).zip(self.held.get(file)).ok_or_else(missing)?;
-        let opened;
-        let disk_file: &dyn DiskFile = match held {
-            Held::Open(file) => &**file,
-            Held::Segment { .. } | Held::Folder => {
-                opened = self.files.disk().open(&path).map_err(FileError::at("open", &path))?;
-                &*opened
-            }
-        };
+        let (path, disk_file) = self.open(file)?;
+        let listed = &self.listed[file];
         let left = listed.bytes.saturating_sub(offset);
         let mut bytes = vec![0; usize::try_from(left).unwrap_or(usize::MAX).min(max)];
         disk_file.read_exact_at(&mut bytes, offset).map_err(FileError::at("read", &path))?;

@@ -347,6 +347,11 @@ const WINDOW_BYTES: usize = 4 << 20;
 impl LogReader {
     pub(crate) fn open(files: &Files, path: &Path) -> Result<(Self, Beginning), FileError> {
         let file = files.disk().open(path).map_err(FileError::at("open", path))?;
+        Self::of(file, path)
+    }
+
+    /// Reads a log that is open already, and may have lost its name.
+    pub(crate) fn of(file: Arc<dyn DiskFile>, path: &Path) -> Result<(Self, Beginning), FileError> {
         let length = file.len().map_err(FileError::at("read", path))?;
         let mut header = [0; HEADER_BYTES];
         let beginning = if length < HEADER_BYTES as u64 {
@@ -406,7 +411,9 @@ impl LogReader {
         while self.length - self.offset > FRAME_HEADER_BYTES as u64 {
             self.offset += 1;
             let left = self.length - self.offset;
-            let Some(whole) = self.claimed()?.filter(|whole| *whole <= left.min(MAX_SOUGHT_BYTES)) else { continue };
+            let Some(whole) = self.claimed()?.filter(|whole| *whole <= left.min(MAX_SOUGHT_BYTES)) else {
+                continue;
+            };
             let at = self.fill(whole as usize)?;
             let frame = &self.window[at..at + whole as usize];
             let (header, payload) = frame.split_at(FRAME_HEADER_BYTES);

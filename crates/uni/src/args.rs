@@ -16,7 +16,8 @@ mod take;
 
 pub(crate) use memtrace::{MemtraceBy, MemtraceCommand, MemtraceDiffArgs, MemtraceReportArgs, MemtraceRows};
 pub(crate) use store::{
-    BackupArgs, CardinalityArgs, CheckArgs, ExportArgs, ExportFormat, ImportArgs, RestoreArgs, StoreCommand, Unsigned,
+    BackupArgs, CardinalityArgs, CheckArgs, ExportArgs, ExportFormat, ImportArgs, RestoreArgs, StoreCommand,
+    Unsigned,
 };
 pub(crate) use take::{MemtraceArgs, TakeArgs};
 

@@ -96,7 +96,9 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(moment), "{text}");
         }
-        for text in ["", "yesterday", "2026-13-01", "2026-11-21T20:00:00+01:00", "2026-11-21T25:00:00Z", "9e9s"] {
+        for text in
+            ["", "yesterday", "2026-13-01", "2026-11-21T20:00:00+01:00", "2026-11-21T25:00:00Z", "9e9s"]
+        {
             assert!(parse(text).is_err(), "{text}");
         }
     }

@@ -17,7 +17,8 @@ use uni_api::store::{
     Snapshot as Opened, SnapshotParams, SnapshotRef,
 };
 use uni_store::{
-    Cardinality, ExportCursor, ExportPage, ExportSelection, FileReport, LineOptions, MeasurementSchema, Snapshot, SnapshotFile,
+    Cardinality, ExportCursor, ExportPage, ExportSelection, FileReport, LineOptions, MeasurementSchema,
+    Snapshot, SnapshotFile,
 };
 use uni_wire::line::{Mode, Precision};
 
@@ -137,7 +138,8 @@ impl StoreAccess {
     pub(crate) async fn read(&self, params: ReadParams) -> anyhow::Result<Piece> {
         let snapshot = self.find(params.id)?;
         let ReadParams { file, offset, .. } = params;
-        self.work(move || Ok(Piece { data: STANDARD.encode(snapshot.read(file, offset, PIECE_BYTES)?) })).await
+        self.work(move || Ok(Piece { data: STANDARD.encode(snapshot.read(file, offset, PIECE_BYTES)?) }))
+            .await
     }
 
     /// Reads a file to its last byte and says what is wrong with it.
@@ -190,7 +192,8 @@ impl StoreAccess {
         let ingest = Arc::clone(&self.ingest);
         self.work(move || {
             let (mode, now) = (Mode::Strict, clock::now());
-            let options = LineOptions { mode, precision, now, tag: None, max_line_bytes: None, watched: None };
+            let options =
+                LineOptions { mode, precision, now, tag: None, max_line_bytes: None, watched: None };
             let lines = ingest.append_lines(&database, &lines, &options, Durable::AsConfigured)?;
             Ok(Imported {
                 stored: lines.appended.accepted as u64,
@@ -219,7 +222,8 @@ async fn release_when_idle(snapshots: Arc<Mutex<Snapshots>>, id: u64) {
             let mut snapshots = locked(&snapshots);
             match snapshots.kept.get(&id) {
                 None => return,
-                Some(kept) if kept.used.elapsed() < IDLE => continue,
+                // one that is being read or checked is held by whoever does that
+                Some(kept) if kept.used.elapsed() < IDLE || Arc::strong_count(&kept.snapshot) > 1 => continue,
                 Some(_) => snapshots.kept.remove(&id),
             }
         };

@@ -91,12 +91,21 @@ fn any_point() -> impl Strategy<Value = Point> {
     let name = "[a-z ,=\u{e9}\"]{1,4}[a-z]";
     let tags = proptest::collection::btree_map(name, name, 0..3);
     let fields = proptest::collection::vec((0..2_u8, value()), 1..4);
-    ("[a-c]", tags, fields, prop_oneof![any::<i64>(), 0..50_i64]).prop_map(|(measurement, tags, fields, time)| Point {
-        measurement: measurement.into(),
-        tags: tags.into_iter().filter(|(key, _)| key != "time").map(|(key, value)| (key.into(), value.into())).collect(),
-        fields: fields.into_iter().map(|(n, (kind, value))| (format!("f{kind} {n}").into(), value)).collect(),
-        time: Timestamp(time),
-    })
+    ("[a-c]", tags, fields, prop_oneof![any::<i64>(), 0..50_i64]).prop_map(
+        |(measurement, tags, fields, time)| Point {
+            measurement: measurement.into(),
+            tags: tags
+                .into_iter()
+                .filter(|(key, _)| key != "time")
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
+            fields: fields
+                .into_iter()
+                .map(|(n, (kind, value))| (format!("f{kind} {n}").into(), value))
+                .collect(),
+            time: Timestamp(time),
+        },
+    )
 }
 
 proptest! {
@@ -132,7 +141,10 @@ fn filled(dir: &Path) -> Store {
     let store = open(dir);
     for day in 0..3 {
         let all: Vec<Point> = (0..1500)
-            .flat_map(|n| ["a", "b"].map(|vm| point("m", vm, &[("x", integer(n * n % 977))], day * 86_400_000_000_000 + n)))
+            .flat_map(|n| {
+                ["a", "b"]
+                    .map(|vm| point("m", vm, &[("x", integer(n * n % 977))], day * 86_400_000_000_000 + n))
+            })
             .collect();
         store.append(DB, &all).expect("written");
         if day < 2 {
@@ -148,7 +160,11 @@ fn a_snapshot_has_everything_and_outlives_merges() {
     let store = filled(dir.path());
     let was = contents(&store, DB);
     let snapshot = store.snapshot().expect("a snapshot");
-    assert!(snapshot.files().iter().all(|file| !file.path.starts_with("wal/")), "packed: {:?}", snapshot.files());
+    assert!(
+        snapshot.files().iter().all(|file| !file.path.starts_with("wal/")),
+        "packed: {:?}",
+        snapshot.files()
+    );
     store.append(DB, &[point("m", "a", &[("x", integer(-1))], 0)]).expect("written");
     store.flush().expect("packed");
     let later = Timestamp::from_seconds(2_000_000_000);
@@ -161,7 +177,11 @@ fn a_snapshot_has_everything_and_outlives_merges() {
     assert_eq!(copied.recovery().set_aside, []);
     let now = store.snapshot().expect("a snapshot");
     let there = tree(&dir.path().join("data")).len();
-    assert_eq!(now.files().iter().filter(|file| file.path.ends_with(".seg")).count(), there, "old files are gone");
+    assert_eq!(
+        now.files().iter().filter(|file| file.path.ends_with(".seg")).count(),
+        there,
+        "old files are gone"
+    );
 }
 
 #[test]
@@ -170,12 +190,21 @@ fn a_snapshot_as_it_is_has_the_log_and_that_of_a_folder_is_the_same() {
     let store = filled(dir.path());
     let was = contents(&store, DB);
     let snapshot = store.snapshot_as_it_is().expect("a snapshot");
+    // the log is packed, and its file removed: the snapshot still has it
+    store.flush().expect("packed");
+    for n in 0..snapshot.files().len() {
+        assert!(!snapshot.check(n).expect("readable").is_damaged());
+    }
     copy(&snapshot, &to.path().join("copy"));
     let live = snapshot.files().to_vec();
     drop(snapshot);
     assert!(matches!(Snapshot::of_folder(dir.path()), Err(uni_store::OpenError::InUse { .. })));
     drop(store);
-    assert_eq!(Snapshot::of_folder(dir.path()).expect("a snapshot").files(), live);
+    assert!(live.iter().any(|file| file.path.starts_with("wal/") && file.bytes > 8));
+    assert_eq!(
+        Snapshot::of_folder(&to.path().join("copy")).expect("a snapshot").folders(),
+        ["data", "data/uni", "data/uni/0", "data/uni/86400", "wal"]
+    );
     let copied = Store::open(&to.path().join("copy"), Options::default(), NOW).expect("a store");
     assert_eq!(contents(&copied, DB), was);
     assert!(Snapshot::of_folder(&dir.path().join("nowhere")).is_err());
@@ -215,7 +244,9 @@ fn faults(dir: &Path) -> Vec<(usize, FileReport)> {
 fn every_flipped_bit_is_found_in_a_segment() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = open(dir.path());
-    let all: Vec<Point> = (0..40).map(|n| point("m", "a", &[("x", integer(n * n)), ("s", FieldValue::String("t".into()))], n)).collect();
+    let all: Vec<Point> = (0..40)
+        .map(|n| point("m", "a", &[("x", integer(n * n)), ("s", FieldValue::String("t".into()))], n))
+        .collect();
     store.append(DB, &all).expect("written");
     store.flush().expect("packed");
     drop(store);
@@ -260,7 +291,8 @@ fn a_log_says_where_it_is_damaged_and_what_that_costs() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = open(dir.path());
     for n in 0..10 {
-        let rows: Vec<Point> = (0..7).map(|m| point("m", "a", &[("x", integer(n * 7 + m))], n * 7 + m)).collect();
+        let rows: Vec<Point> =
+            (0..7).map(|m| point("m", "a", &[("x", integer(n * 7 + m))], n * 7 + m)).collect();
         store.append(DB, &rows).expect("written");
     }
     drop(store);
@@ -270,7 +302,9 @@ fn a_log_says_where_it_is_damaged_and_what_that_costs() {
         let length = |at: usize| u32::from_le_bytes(good[at..at + 4].try_into().expect("four")) as usize + 8;
         (0..n).fold(8, |at, _| at + length(at))
     };
-    for (byte, after) in [(frame(4) + 9, 5), (frame(4), 5), (frame(4) + 3, 5), (frame(9) + 9, 0), (frame(0) + 2, 9)] {
+    for (byte, after) in
+        [(frame(4) + 9, 5), (frame(4), 5), (frame(4) + 3, 5), (frame(9) + 9, 0), (frame(0) + 2, 9)]
+    {
         let mut bytes = good.clone();
         bytes[byte] ^= 4;
         std::fs::write(&log, &bytes).expect("written");
@@ -284,7 +318,8 @@ fn a_log_says_where_it_is_damaged_and_what_that_costs() {
     std::fs::write(&log, &good[..good.len() - 5]).expect("written");
     assert_eq!(faults(dir.path()), []);
     let snapshot = Snapshot::of_folder(dir.path()).expect("a snapshot");
-    let torn: u64 = (0..snapshot.files().len()).map(|n| snapshot.check(n).expect("readable").torn_bytes).sum();
+    let torn: u64 =
+        (0..snapshot.files().len()).map(|n| snapshot.check(n).expect("readable").torn_bytes).sum();
     assert!(torn > 0);
 }
 
@@ -293,7 +328,9 @@ fn series_are_counted() {
     let dir = tempfile::tempdir().expect("a folder");
     let store = open(dir.path());
     store.create_database("empty").expect("a database");
-    let all: Vec<Point> = (0..6).map(|n| point(["m", "n"][n % 2], &format!("v{}", n / 2), &[("x", integer(1)), ("y", integer(2))], 0)).collect();
+    let all: Vec<Point> = (0..6)
+        .map(|n| point(["m", "n"][n % 2], &format!("v{}", n / 2), &[("x", integer(1)), ("y", integer(2))], 0))
+        .collect();
     store.append(DB, &all).expect("written");
     let counted = store.cardinality(2);
     assert_eq!((counted.series, counted.databases.len()), (6, 2));

@@ -14,24 +14,36 @@ pub(crate) enum StoreCommand {
     /// The running daemon is asked, and goes on meanwhile. Every point that it had acknowledged when the backup began is
     /// in it. The directory is yours: the daemon writes nothing there. A backup that is cut short leaves the one before
     /// as it was.
-    #[command(after_help = "Examples:\n  uni store backup /backup/uni\n  uni store backup /backup/uni --state-dir /var/lib/uni   (unid is stopped)\n  uni store check --backup /backup/uni")]
+    #[command(
+        after_help = "Examples:\n  uni store backup /backup/uni\n  uni store backup /backup/uni --state-dir /var/lib/uni   (unid is stopped)\n  uni store check --backup /backup/uni"
+    )]
     Backup(BackupArgs),
     /// Make a store from a backup, for a daemon that does not run
-    #[command(after_help = "Examples:\n  uni store restore /backup/uni --state-dir /var/lib/uni\n  uni store restore /backup/uni --state-dir /var/lib/uni --force   (the store there is set aside)")]
+    #[command(
+        after_help = "Examples:\n  uni store restore /backup/uni --state-dir /var/lib/uni\n  uni store restore /backup/uni --state-dir /var/lib/uni --force   (the store there is set aside)"
+    )]
     Restore(RestoreArgs),
     /// Read all of the store and say what is damaged; exit status 1 if anything is
     ///
     /// Nothing is changed unless --isolate is given, and nothing is ever deleted.
-    #[command(after_help = "Examples:\n  uni store check\n  uni store check --state-dir /var/lib/uni --isolate   (unid is stopped)\n  uni store check --backup /backup/uni")]
+    #[command(
+        after_help = "Examples:\n  uni store check\n  uni store check --state-dir /var/lib/uni --isolate   (unid is stopped)\n  uni store check --backup /backup/uni"
+    )]
     Check(CheckArgs),
     /// Write points as line protocol, OpenMetrics text or Parquet
-    #[command(after_help = "Examples:\n  uni store export -o uni.lp.gz\n  uni store export --measurement memory --vm web --from -1h | grep used\n  uni store export --format prom -o uni.om && promtool tsdb create-blocks-from openmetrics uni.om data\n  influx -import -compressed -path uni.lp.gz   (into InfluxDB 1, with --unsigned integer)")]
+    #[command(
+        after_help = "Examples:\n  uni store export -o uni.lp.gz\n  uni store export --measurement memory --vm web --from -1h | grep used\n  uni store export --format prom -o uni.om && promtool tsdb create-blocks-from openmetrics uni.om data\n  influx -import -compressed -path uni.lp.gz   (into InfluxDB 1, with --unsigned integer)"
+    )]
     Export(ExportArgs),
     /// Store line protocol from a file, as a write over HTTP does
-    #[command(after_help = "Examples:\n  uni store import uni.lp.gz\n  influx_inspect export -lponly -out - | uni store import -\n  uni store import --database lab --precision s measured.lp")]
+    #[command(
+        after_help = "Examples:\n  uni store import uni.lp.gz\n  influx_inspect export -lponly -out - | uni store import -\n  uni store import --database lab --precision s measured.lp"
+    )]
     Import(ImportArgs),
     /// Count series by database, measurement, tag and VM
-    #[command(after_help = "Examples:\n  uni store cardinality\n  uni store cardinality --top 50 --output json")]
+    #[command(
+        after_help = "Examples:\n  uni store cardinality\n  uni store cardinality --top 50 --output json"
+    )]
     Cardinality(CardinalityArgs),
 }
 

@@ -61,7 +61,11 @@ pub(super) fn run(client: &mut Client, args: &BackupArgs, format: Format) -> any
     let (mut entries, mut damaged) = (BTreeMap::new(), Vec::new());
     let (mut copied_files, mut copied_bytes) = (0, 0);
     for (n, file) in list.iter().enumerate() {
-        ensure!(uni_store::is_inside(&file.path), "the daemon names a file outside its store: {:?}", file.path);
+        ensure!(
+            uni_store::is_inside(&file.path),
+            "the daemon names a file outside its store: {:?}",
+            file.path
+        );
         let entry = match kept(dir, before.as_ref(), file)? {
             Some(entry) => {
                 bar.inc(file.bytes);
@@ -210,14 +214,17 @@ fn sync_dirs(dir: &Path, manifest: &Manifest) -> anyhow::Result<()> {
     let mut folders: BTreeSet<PathBuf> = BTreeSet::from([dir.to_path_buf()]);
     for (path, entry) in &manifest.files {
         let place = entry.place(dir, path);
-        folders.extend(place.ancestors().skip(1).take_while(|folder| folder.starts_with(&root)).map(Path::to_path_buf));
+        folders.extend(
+            place.ancestors().skip(1).take_while(|folder| folder.starts_with(&root)).map(Path::to_path_buf),
+        );
     }
     folders.iter().try_for_each(|folder| super::sync_dir(folder))
 }
 
 /// Removes copies that the manifest does not name any more.
 fn clear(dir: &Path, manifest: &Manifest) -> anyhow::Result<()> {
-    let named: BTreeSet<PathBuf> = manifest.files.iter().map(|(path, entry)| entry.place(dir, path)).collect();
+    let named: BTreeSet<PathBuf> =
+        manifest.files.iter().map(|(path, entry)| entry.place(dir, path)).collect();
     let mut folders = vec![dir.join(manifest::FILES)];
     let mut seen = Vec::new();
     while let Some(folder) = folders.pop() {

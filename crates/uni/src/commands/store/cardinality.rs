@@ -40,14 +40,19 @@ fn table(counted: &Cardinality) -> String {
 }
 
 fn section(out: &mut String, database: &DatabaseCardinality) {
-    let _a_string_takes_all = writeln!(out, "\nDatabase {}: {} series", one_line(&database.name), database.series);
+    let _a_string_takes_all =
+        writeln!(out, "\nDatabase {}: {} series", one_line(&database.name), database.series);
     let of_series = |all: &[Counted]| -> Vec<[String; 3]> {
         all.iter().map(|one| [one_line(&one.name), one.series.to_string(), one.columns.to_string()]).collect()
     };
     let tags = database.tags.iter();
     let tags = tags.map(|tag| [one_line(&tag.key), tag.series.to_string(), tag.values.to_string()]).collect();
     for (head, rows, total) in [
-        (["MEASUREMENT", "SERIES", "COLUMNS"], of_series(&database.measurements), database.measurements_total),
+        (
+            ["MEASUREMENT", "SERIES", "COLUMNS"],
+            of_series(&database.measurements),
+            database.measurements_total,
+        ),
         (["TAG", "SERIES", "VALUES"], tags, database.tags_total),
         (["VM", "SERIES", "COLUMNS"], of_series(&database.vms), database.vms_total),
     ] {

@@ -96,7 +96,8 @@ fn backup(dir: &Path) -> anyhow::Result<Report> {
             Err(error) => Some(error.to_string()),
         };
         let damage = fault.map(|what| Damage { what, at_least: true, ..Damage::default() });
-        let report = FileReport { kind: "copy".into(), damage: damage.into_iter().collect(), ..FileReport::default() };
+        let report =
+            FileReport { kind: "copy".into(), damage: damage.into_iter().collect(), ..FileReport::default() };
         bar.inc(entry.bytes);
         all.put(place.display().to_string(), entry.bytes, report, None);
     }

@@ -3,6 +3,7 @@
 //! Owns the difference between asking a daemon and reading a folder. Never writes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -16,6 +17,9 @@ use crate::client::{ANSWER_WAIT, Client};
 
 /// Read at once from a folder.
 const PIECE_BYTES: usize = 2 << 20;
+
+/// A file may be large, and its disk slow.
+const CHECK_WAIT: Duration = Duration::from_secs(3600);
 
 /// A store's files at one moment.
 pub(super) enum Files<'c> {
@@ -72,7 +76,7 @@ impl<'c> Files<'c> {
         match self {
             Self::Daemon { client, opened } => {
                 let params = FileRef { id: opened.id, file };
-                Ok(client.call(method::STORE_CHECK, &params, ANSWER_WAIT)?)
+                Ok(client.call(method::STORE_CHECK, &params, CHECK_WAIT)?)
             }
             Self::Folder(snapshot) => Ok(snapshot.check(file)?),
         }

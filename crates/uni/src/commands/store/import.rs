@@ -67,7 +67,9 @@ pub(super) fn run(client: &mut Client, args: &ImportArgs, format: Format) -> any
     outcome.with_context(|| format!("after {stored} points had been stored"))?;
     match format {
         Format::Json => output::json(&import.account)?,
-        Format::Table => output::text(&format!("{stored} points stored, {refused} refused, {bad} lines not understood\n"))?,
+        Format::Table => {
+            output::text(&format!("{stored} points stored, {refused} refused, {bad} lines not understood\n"))?
+        }
     }
     ensure!(refused + bad == 0, "{} lines were not stored", refused + bad);
     Ok(())
@@ -128,7 +130,8 @@ impl Import<'_> {
         let mut rest = buffer;
         while let Some(first) = rest.first() {
             let is_text = matches!(first, b'#' | b'\n') || self.is_definition;
-            let (line, after) = if is_text { plain_line(rest) } else { next_line(rest).unwrap_or((b"", b"")) };
+            let (line, after) =
+                if is_text { plain_line(rest) } else { next_line(rest).unwrap_or((b"", b"")) };
             if after.is_empty() && !is_end {
                 break;
             }

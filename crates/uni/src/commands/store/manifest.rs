@@ -82,7 +82,10 @@ impl Manifest {
         let damaged = || format!("{} is damaged, or no manifest of a backup", path.display());
         let value: serde_json::Value = serde_json::from_slice(&text).with_context(damaged)?;
         if let Some(version) = value["version"].as_u64().filter(|version| *version > VERSION.into()) {
-            anyhow::bail!("{} is of version {version}; this program reads {VERSION}: use a newer one", path.display());
+            anyhow::bail!(
+                "{} is of version {version}; this program reads {VERSION}: use a newer one",
+                path.display()
+            );
         }
         let manifest: Self = serde_json::from_value(value).with_context(damaged)?;
         ensure!(manifest.crc32 == manifest.checksum()?, "{}: its checksum differs", damaged());

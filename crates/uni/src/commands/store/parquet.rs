@@ -40,7 +40,10 @@ pub(super) fn run(
     stop: &Stop,
     format: Format,
 ) -> anyhow::Result<()> {
-    ensure!(args.file != Path::new("-"), "parquet is written to a file: -o FILE with --measurement, or -o DIR");
+    ensure!(
+        args.file != Path::new("-"),
+        "parquet is written to a file: -o FILE with --measurement, or -o DIR"
+    );
     let mut schemas: Vec<MeasurementSchema> = match &args.state_dir {
         None => {
             let params = SchemaParams { database: args.database.clone() };
@@ -49,7 +52,11 @@ pub(super) fn run(
         Some(state_dir) => super::read_only(state_dir)?.schema(&args.database)?,
     };
     schemas.retain(|schema| args.measurement.as_ref().is_none_or(|wanted| *wanted == schema.name));
-    ensure!(!schemas.is_empty(), "there are no points{}", args.measurement.as_ref().map_or_else(String::new, |m| format!(" of {m}")));
+    ensure!(
+        !schemas.is_empty(),
+        "there are no points{}",
+        args.measurement.as_ref().map_or_else(String::new, |m| format!(" of {m}"))
+    );
     if args.measurement.is_none() {
         super::backup::make_dir(&args.file)?;
     }
@@ -153,10 +160,20 @@ impl Table {
             let levels = std::mem::take(&mut source.levels);
             let levels = Some(&levels[..]);
             match &mut source.values {
-                Values::Float(values) => drop(column.typed::<DoubleType>().write_batch(&std::mem::take(values), levels, None)?),
-                Values::Integer(values) => drop(column.typed::<Int64Type>().write_batch(&std::mem::take(values), levels, None)?),
-                Values::Boolean(values) => drop(column.typed::<BoolType>().write_batch(&std::mem::take(values), levels, None)?),
-                Values::Text(values) => drop(column.typed::<ByteArrayType>().write_batch(&std::mem::take(values), levels, None)?),
+                Values::Float(values) => {
+                    drop(column.typed::<DoubleType>().write_batch(&std::mem::take(values), levels, None)?)
+                }
+                Values::Integer(values) => {
+                    drop(column.typed::<Int64Type>().write_batch(&std::mem::take(values), levels, None)?)
+                }
+                Values::Boolean(values) => {
+                    drop(column.typed::<BoolType>().write_batch(&std::mem::take(values), levels, None)?)
+                }
+                Values::Text(values) => drop(column.typed::<ByteArrayType>().write_batch(
+                    &std::mem::take(values),
+                    levels,
+                    None,
+                )?),
             }
             column.close()?;
         }
@@ -200,13 +217,31 @@ impl Column {
     /// A field whose type changed since the columns were chosen has no place.
     fn put(&mut self, value: Option<&FieldValue>, written: &mut Written) {
         let is_put = match (&mut self.values, value) {
-            (Values::Float(values), Some(FieldValue::Float(value))) => { values.push(*value); true }
-            (Values::Integer(values), Some(FieldValue::Integer(value))) => { values.push(*value); true }
-            (Values::Integer(values), Some(FieldValue::Unsigned(value))) => { values.push(value.cast_signed()); true }
-            (Values::Boolean(values), Some(FieldValue::Boolean(value))) => { values.push(*value); true }
-            (Values::Text(values), Some(FieldValue::String(value))) => { values.push(ByteArray::from(&**value)); true }
+            (Values::Float(values), Some(FieldValue::Float(value))) => {
+                values.push(*value);
+                true
+            }
+            (Values::Integer(values), Some(FieldValue::Integer(value))) => {
+                values.push(*value);
+                true
+            }
+            (Values::Integer(values), Some(FieldValue::Unsigned(value))) => {
+                values.push(value.cast_signed());
+                true
+            }
+            (Values::Boolean(values), Some(FieldValue::Boolean(value))) => {
+                values.push(*value);
+                true
+            }
+            (Values::Text(values), Some(FieldValue::String(value))) => {
+                values.push(ByteArray::from(&**value));
+                true
+            }
             (_, None) => false,
-            _ => { written.left_out_values += 1; false }
+            _ => {
+                written.left_out_values += 1;
+                false
+            }
         };
         self.levels.push(i16::from(is_put));
     }

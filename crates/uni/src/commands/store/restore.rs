@@ -74,7 +74,9 @@ pub(super) fn run(args: &RestoreArgs, format: Format) -> anyhow::Result<()> {
             done.files,
             sized(done.bytes),
             moment::show(done.made_ns),
-            done.set_aside.as_ref().map_or_else(String::new, |aside| format!("; the store before is {}", aside.display())),
+            done.set_aside
+                .as_ref()
+                .map_or_else(String::new, |aside| format!("; the store before is {}", aside.display())),
         )),
     }
 }
@@ -174,7 +176,8 @@ fn put_in_place(new: &Path, store: &Path, state_dir: &Path) -> anyhow::Result<Op
     }
     if let Err(error) = std::fs::rename(new, store) {
         if let Some(aside) = &set_aside {
-            std::fs::rename(aside, store).with_context(|| format!("give {} its name back", aside.display()))?;
+            std::fs::rename(aside, store)
+                .with_context(|| format!("give {} its name back", aside.display()))?;
         }
         return Err(error).with_context(|| format!("rename {}", new.display()));
     }
