@@ -153,7 +153,7 @@ impl Store {
             for (n, one) in left.enumerate() {
                 let after = cursor.filter(|cursor| cursor.tags == one.tags).map(|cursor| cursor.after_ns);
                 let full_at = self.export_series(selection, &part, one, after, max_bytes, page)?;
-                if let Some(after_ns) = full_at.or((n > MAX_SERIES).then_some(i64::MAX)) {
+                if let Some(after_ns) = full_at.or_else(|| (n > MAX_SERIES).then_some(i64::MAX)) {
                     let (measurement, tags) = (measurement.to_owned(), one.tags.clone());
                     return Ok(Some(ExportCursor { measurement, field, tags, after_ns }));
                 }

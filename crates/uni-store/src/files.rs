@@ -54,7 +54,7 @@ impl Files {
     pub(crate) fn known_partition_seconds(&self) -> u64 {
         let path = self.root.join("format");
         let known = self.read_text(&path).ok().and_then(|text| parse_format(&path, &text).ok());
-        known.unwrap_or(crate::Options::default().partition_seconds)
+        known.unwrap_or_else(|| crate::Options::default().partition_seconds)
     }
 
     /// Another store on the same disk.

@@ -68,7 +68,8 @@ pub(super) fn run(client: &mut Client, args: &ImportArgs, format: Format) -> any
     match format {
         Format::Json => output::json(&import.account)?,
         Format::Table => {
-            output::text(&format!("{stored} points stored, {refused} refused, {bad} lines not understood\n"))?
+            let text = format!("{stored} points stored, {refused} refused, {bad} lines not understood\n");
+            output::text(&text)?;
         }
     }
     ensure!(refused + bad == 0, "{} lines were not stored", refused + bad);

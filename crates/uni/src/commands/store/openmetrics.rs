@@ -145,7 +145,10 @@ mod tests {
     use super::*;
     use uni_wire::Timestamp;
 
-    fn written(points: &[(&str, &[(&str, &str)], &str, FieldValue, i64)]) -> (String, Written) {
+    /// Measurement, tags, field, value, time.
+    type Given<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, FieldValue, i64);
+
+    fn written(points: &[Given<'_>]) -> (String, Written) {
         let (mut form, mut out, mut written) = (OpenMetrics::default(), String::new(), Written::default());
         for (measurement, tags, field, value, nanos) in points {
             let point = Point {
