@@ -313,8 +313,8 @@ fn flipped_bytes_are_found_in_log_segment_and_format_and_isolated() -> anyhow::R
     let report: Value = serde_json::from_slice(&output.stdout)?;
     ensure!(tree(&store)? == before, "a check changes nothing");
     let found = |path: &str| {
-        let all = report["damaged"].as_array().into_iter().flatten();
-        all.filter(|file| file["path"].as_str().is_some_and(|p| p.ends_with(path))).next().cloned()
+        let mut all = report["damaged"].as_array().into_iter().flatten();
+        all.find(|file| file["path"].as_str().is_some_and(|p| p.ends_with(path))).cloned()
     };
     let (in_segment, in_log) = (found(".seg").context("segment")?, found(".wal").context("log")?);
     let lost = in_segment["damage"][0]["points"].as_u64().context("points")?;
