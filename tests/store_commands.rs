@@ -597,14 +597,15 @@ assert weather.num_rows == 3, weather
 types = {field.name: str(field.type) for field in weather.schema}
 assert types == {"time": "timestamp[ns, tz=UTC]", "a=b": "string", "site": "string", "count": "int64",
                  "note": "string", "temperature": "double", "windy": "bool"}, types
-rows = weather.to_pydict()
-assert [time.value if hasattr(time, "value") else time for time in weather["time"].cast("int64").to_pylist()] == [
+# Python has no nanoseconds
+rows = weather.drop(["time"]).to_pydict()
+assert weather["time"].cast("int64").to_pylist() == [
     1700000000123456789, 1700000000123456790, 1700086400000000001], rows
 assert rows["temperature"] == [-12.75, 1e300, 0.1], rows
 assert rows["count"] == [7, -2**63, 2**63 - 1], rows
 assert rows["note"] == ['say "hi", \\ and\ntwo lines', None, None], rows
 assert rows["windy"] == [True, False, None] and rows["a=b"] == ["c,d", "c,d", None], rows
-plain = pq.read_table(sys.argv[1] + "/plain.parquet").to_pydict()
+plain = pq.read_table(sys.argv[1] + "/plain.parquet").drop(["time"]).to_pydict()
 assert plain["big"] == [None, 2**64 - 1] and plain["vm"] == [None, "web"], plain
 bulk = pq.read_table(sys.argv[1] + "/bulk.parquet")
 assert bulk.num_rows == 150000 and sum(bulk["n"].to_pylist()) == sum(range(150000)), bulk
