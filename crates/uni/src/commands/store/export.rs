@@ -58,7 +58,7 @@ pub(super) fn run(client: &mut Client, args: &ExportArgs, format: Format) -> any
         ExportFormat::Lp => Box::new(LineProtocol { database: &args.database, unsigned: args.unsigned }),
         ExportFormat::Prom => Box::new(OpenMetrics::default()),
         #[cfg(feature = "parquet")]
-        ExportFormat::Parquet => return super::parquet::run(client, args, selection, &stop, format),
+        ExportFormat::Parquet => return super::parquet::run(client, args, &selection, &stop, format),
     };
     let mut pages = Pages::open(client, args.state_dir.as_deref(), selection)?;
     // the first answer says whether there is such a database, before a file is made

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::mem::take;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ const GROUP_ROWS: usize = 64 << 10;
 pub(super) fn run(
     client: &mut Client,
     args: &ExportArgs,
-    selection: ExportSelection,
+    selection: &ExportSelection,
     stop: &Stop,
     format: Format,
 ) -> anyhow::Result<()> {
@@ -151,30 +152,20 @@ impl Table {
 
     fn write_group(&mut self) -> anyhow::Result<()> {
         let mut group = self.writer.next_row_group()?;
-        let times = std::mem::take(&mut self.times);
+        let times = take(&mut self.times);
         let mut column = group.next_column()?.context("a column for the time")?;
         column.typed::<Int64Type>().write_batch(&times, None, None)?;
         column.close()?;
         for source in self.tags.iter_mut().chain(&mut self.fields) {
             let mut column = group.next_column()?.context("a column of the table")?;
-            let levels = std::mem::take(&mut source.levels);
+            let levels = take(&mut source.levels);
             let levels = Some(&levels[..]);
-            match &mut source.values {
-                Values::Float(values) => {
-                    drop(column.typed::<DoubleType>().write_batch(&std::mem::take(values), levels, None)?)
-                }
-                Values::Integer(values) => {
-                    drop(column.typed::<Int64Type>().write_batch(&std::mem::take(values), levels, None)?)
-                }
-                Values::Boolean(values) => {
-                    drop(column.typed::<BoolType>().write_batch(&std::mem::take(values), levels, None)?)
-                }
-                Values::Text(values) => drop(column.typed::<ByteArrayType>().write_batch(
-                    &std::mem::take(values),
-                    levels,
-                    None,
-                )?),
-            }
+            let _count = match &mut source.values {
+                Values::Float(all) => column.typed::<DoubleType>().write_batch(&take(all), levels, None)?,
+                Values::Integer(all) => column.typed::<Int64Type>().write_batch(&take(all), levels, None)?,
+                Values::Boolean(all) => column.typed::<BoolType>().write_batch(&take(all), levels, None)?,
+                Values::Text(all) => column.typed::<ByteArrayType>().write_batch(&take(all), levels, None)?,
+            };
             column.close()?;
         }
         group.close()?;
