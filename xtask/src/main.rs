@@ -15,6 +15,7 @@ mod fuzz;
 mod install;
 mod libraries;
 mod load;
+mod parquet;
 mod scan;
 mod step;
 mod test;
@@ -72,6 +73,8 @@ enum Command {
     Deny(Database),
     /// Check all dependencies for vulnerabilities (cargo audit)
     Audit(Database),
+    /// Build with the feature `parquet` and let pyarrow read what is exported
+    Parquet,
     /// Run the fuzz targets, each for a time
     Fuzz {
         /// The targets; all when none is named
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
         Command::Crash(rounds) => crash::run(&rounds),
         Command::Deny(from) => scan::deny(from.db.as_deref()),
         Command::Audit(from) => scan::audit(from.db.as_deref()),
+        Command::Parquet => parquet::run(),
         Command::Fuzz { targets, time } => fuzz::run(&targets, time),
     };
     match outcome {

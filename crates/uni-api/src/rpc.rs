@@ -130,6 +130,22 @@ pub mod method {
     pub const VM_TRACE_READ: &str = "VM.TraceRead";
     /// [`crate::heap_trace::TraceRef`] to [`crate::daemon::Done`]; the rest can be read then.
     pub const VM_TRACE_STOP: &str = "VM.TraceStop";
+    /// [`crate::store::SnapshotParams`] to [`crate::store::Snapshot`].
+    pub const STORE_SNAPSHOT: &str = "Store.Snapshot";
+    /// [`crate::store::ReadParams`] to [`crate::store::Piece`].
+    pub const STORE_READ: &str = "Store.Read";
+    /// [`crate::store::FileRef`] to a `uni_store::FileReport`.
+    pub const STORE_CHECK: &str = "Store.Check";
+    /// [`crate::store::SnapshotRef`] to [`crate::daemon::Done`].
+    pub const STORE_RELEASE: &str = "Store.Release";
+    /// [`crate::store::ExportParams`] to a `uni_store::ExportPage`.
+    pub const STORE_EXPORT: &str = "Store.Export";
+    /// [`crate::store::SchemaParams`] to an array of `uni_store::MeasurementSchema`.
+    pub const STORE_SCHEMA: &str = "Store.Schema";
+    /// [`crate::store::ImportParams`] to [`crate::store::Imported`].
+    pub const STORE_IMPORT: &str = "Store.Import";
+    /// [`crate::store::CardinalityParams`] to a `uni_store::Cardinality`.
+    pub const STORE_CARDINALITY: &str = "Store.Cardinality";
     /// No parameters, to [`crate::daemon::Version`].
     pub const DAEMON_VERSION: &str = "Daemon.Version";
     /// No parameters, to [`crate::daemon::Status`].

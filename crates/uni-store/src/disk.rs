@@ -62,6 +62,13 @@ pub trait Disk: Debug + Send + Sync {
     /// # Errors
     /// The file system's; `NotFound` where there is no such folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+    /// When a file was written last, in nanoseconds since the Unix epoch; 0 where nobody knows.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn modified_ns(&self, _path: &Path) -> io::Result<u64> {
+        Ok(0)
+    }
     /// Opens a file for reading and writing.
     ///
     /// # Errors
@@ -145,6 +152,11 @@ impl Disk for OsDisk {
         let mut paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
         paths.sort();
         Ok(paths)
+    }
+
+    fn modified_ns(&self, path: &Path) -> io::Result<u64> {
+        let since = fs::metadata(path)?.modified()?.duration_since(std::time::UNIX_EPOCH);
+        Ok(since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {

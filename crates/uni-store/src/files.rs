@@ -41,6 +41,22 @@ impl Files {
         Ok(files)
     }
 
+    /// A store that is there already.
+    pub(crate) fn existing(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, FileError> {
+        if !disk.is_dir(&root.join("data")) {
+            let source = std::io::Error::new(ErrorKind::NotFound, "there is no store in this folder");
+            return Err(FileError { step: "read the store", path: root.into(), source });
+        }
+        Ok(Self { disk, root: root.to_path_buf() })
+    }
+
+    /// The partition length that the folder names, or the usual one where that cannot be read.
+    pub(crate) fn known_partition_seconds(&self) -> u64 {
+        let path = self.root.join("format");
+        let known = self.read_text(&path).ok().and_then(|text| parse_format(&path, &text).ok());
+        known.unwrap_or_else(|| crate::Options::default().partition_seconds)
+    }
+
     /// Another store on the same disk.
     pub(crate) fn create_in(other: &Self, root: &Path) -> Result<Self, FileError> {
         Self::create(Arc::clone(&other.disk), root)
@@ -214,7 +230,8 @@ impl Files {
         String::from_utf8(bytes).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))
     }
 
-    fn damaged_place(&self, path: &Path) -> Result<PathBuf, FileError> {
+    /// The name under which a damaged file is kept.
+    pub(crate) fn damaged_place(&self, path: &Path) -> Result<PathBuf, FileError> {
         let dir = self.damaged_dir();
         self.create_dir_durably(&dir)?;
         let inside = path.strip_prefix(&self.root).unwrap_or(path);

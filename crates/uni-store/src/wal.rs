@@ -24,6 +24,9 @@ const FRAME_HEADER_BYTES: usize = 8;
 /// Most bytes of a payload that is read; what is written stays below (a full frame and one largest point).
 const MAX_PAYLOAD: usize = 64 << 20;
 
+/// Longest frame that is found again behind damage: lengths that chance makes are mostly above it.
+const MAX_SOUGHT_BYTES: u64 = 1 << 20;
+
 const MEASUREMENT: u8 = 1;
 const FIELD: u8 = 2;
 const SERIES: u8 = 3;
@@ -344,6 +347,11 @@ const WINDOW_BYTES: usize = 4 << 20;
 impl LogReader {
     pub(crate) fn open(files: &Files, path: &Path) -> Result<(Self, Beginning), FileError> {
         let file = files.disk().open(path).map_err(FileError::at("open", path))?;
+        Self::of(file, path)
+    }
+
+    /// Reads a log that is open already, and may have lost its name.
+    pub(crate) fn of(file: Arc<dyn DiskFile>, path: &Path) -> Result<(Self, Beginning), FileError> {
         let length = file.len().map_err(FileError::at("read", path))?;
         let mut header = [0; HEADER_BYTES];
         let beginning = if length < HEADER_BYTES as u64 {
@@ -364,6 +372,73 @@ impl LogReader {
     /// Size of the file.
     pub(crate) const fn length(&self) -> u64 {
         self.length
+    }
+
+    /// Reads no further than this, as if the file ended there.
+    pub(crate) fn end_at(&mut self, bytes: u64) {
+        self.length = self.length.min(bytes);
+    }
+
+    /// The length that the frame at the offset claims to have, its header included.
+    fn claimed(&mut self) -> Result<Option<u64>, FileError> {
+        if self.length - self.offset < FRAME_HEADER_BYTES as u64 {
+            return Ok(None);
+        }
+        let at = self.fill(FRAME_HEADER_BYTES)?;
+        let length = Reader::new(&self.window[at..at + 4]).u32().unwrap_or(0);
+        let is_possible = length > 0 && length as usize <= MAX_PAYLOAD;
+        Ok(is_possible.then_some(u64::from(length) + FRAME_HEADER_BYTES as u64))
+    }
+
+    /// Goes behind a frame that is damaged, to the next whole one if its length is not to be believed; says whether
+    /// there is more.
+    pub(crate) fn skip_damaged(&mut self) -> Result<bool, FileError> {
+        let from = self.offset;
+        if let Some(whole) = self.claimed()?.filter(|whole| *whole <= self.length - from) {
+            self.offset += whole;
+            if self.offset == self.length || !matches!(self.next()?, Next::Damaged) {
+                self.offset = from + whole;
+                return Ok(true);
+            }
+            self.offset = from;
+        }
+        self.find_frame()
+    }
+
+    /// Goes to the next place where a whole frame of a common length begins; says whether there is one.
+    pub(crate) fn find_frame(&mut self) -> Result<bool, FileError> {
+        let from = self.offset;
+        while self.length - self.offset > FRAME_HEADER_BYTES as u64 {
+            self.offset += 1;
+            let left = self.length - self.offset;
+            let Some(whole) = self.claimed()?.filter(|whole| *whole <= left.min(MAX_SOUGHT_BYTES)) else {
+                continue;
+            };
+            let at = self.fill(whole as usize)?;
+            let frame = &self.window[at..at + whole as usize];
+            let (header, payload) = frame.split_at(FRAME_HEADER_BYTES);
+            if Reader::new(&header[4..]).u32() == Ok(crc32fast::hash(payload)) {
+                return Ok(true);
+            }
+        }
+        self.offset = from;
+        Ok(false)
+    }
+
+    /// Whether what is left is the beginning of one frame: what a program leaves that was killed while it wrote. A whole
+    /// frame whose length alone is damaged is none.
+    pub(crate) fn is_cut_short(&mut self) -> Result<bool, FileError> {
+        let left = self.length - self.offset;
+        if left < FRAME_HEADER_BYTES as u64 {
+            return Ok(true);
+        }
+        let promises_more = self.claimed()?.is_some_and(|length| length > left);
+        if !promises_more || left > MAX_SOUGHT_BYTES {
+            return Ok(promises_more);
+        }
+        let at = self.fill(left as usize)?;
+        let (header, payload) = self.window[at..at + left as usize].split_at(FRAME_HEADER_BYTES);
+        Ok(Reader::new(&header[4..]).u32() != Ok(crc32fast::hash(payload)))
     }
 
     /// Makes sure that `count` bytes from the offset on are in the window; the caller has checked that there are so

@@ -11,9 +11,14 @@ use uni_api::vm::PortMap;
 use crate::{duration, ports, sizes};
 
 mod memtrace;
+mod store;
 mod take;
 
 pub(crate) use memtrace::{MemtraceBy, MemtraceCommand, MemtraceDiffArgs, MemtraceReportArgs, MemtraceRows};
+pub(crate) use store::{
+    BackupArgs, CardinalityArgs, CheckArgs, ExportArgs, ExportFormat, ImportArgs, RestoreArgs, StoreCommand,
+    Unsigned,
+};
 pub(crate) use take::{MemtraceArgs, TakeArgs};
 
 /// Run unikernels and see them from inside and outside
@@ -87,6 +92,11 @@ pub(crate) enum Command {
     Rm(RmArgs),
     /// Count VMs by state and list them
     Status,
+    /// Save, check, export and import what the daemon has stored
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Ask or change the daemon itself
     Daemon {
         #[command(subcommand)]
@@ -120,6 +130,7 @@ impl Command {
             Self::Stop(_) => "stop",
             Self::Rm(_) => "rm",
             Self::Status => "status",
+            Self::Store { command } => command.name(),
             Self::Daemon { command } => command.name(),
             Self::Completions { .. } => "completions",
             Self::Man { .. } => "man",

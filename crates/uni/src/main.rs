@@ -1,7 +1,7 @@
 //! `uni`: runs unikernels and shows them, by asking the daemon over its control socket.
 //!
 //! Owns the way from the command line to an exit status: 0, or 1 with one message on stderr. Never touches a
-//! VM itself; all it knows, the daemon told it.
+//! VM itself; all it knows, the daemon told it, or, of a daemon that does not run, the files of its store.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ mod commands;
 mod duration;
 mod env_file;
 mod glob;
+mod moment;
 mod output;
 mod ports;
 mod render;

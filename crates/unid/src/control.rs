@@ -26,6 +26,7 @@ use crate::ingest::Ingest;
 use crate::logging::Log;
 use crate::messages;
 use crate::scrape;
+use crate::store_access::StoreAccess;
 use crate::trace::{Caller, Tracing};
 use crate::vms::{FindError, Manager, Vm};
 
@@ -46,6 +47,7 @@ pub(crate) struct Control {
     pub(crate) guests: Arc<GuestControl>,
     pub(crate) heap_traces: Arc<HeapTraces>,
     pub(crate) messages: messages::Reader,
+    pub(crate) store: StoreAccess,
     pub(crate) ingest: Arc<Ingest>,
     pub(crate) influx_push: Option<Arc<Push>>,
     pub(crate) state_dir: String,
@@ -222,6 +224,7 @@ impl Control {
                 let stopped = self.heap_traces.stop(&self.manager, &parse(params)?);
                 answer(stopped.map(|()| Done::default()))
             }
+            name if name.starts_with("Store.") => self.store(name, params, by).await,
             method::DAEMON_VERSION => answer(Ok(Version { version: version() })),
             method::DAEMON_STATUS => answer(Ok(self.status())),
             method::DAEMON_LOG_LEVEL => answer(self.log_level(&parse(params)?)),
@@ -229,7 +232,21 @@ impl Control {
                 let params = parse::<Option<ShutdownParams>>(params)?.unwrap_or_default();
                 answer(self.shut_down(&params, &caller).await)
             }
-            _ => Err(Error { code: rpc::METHOD_NOT_FOUND, message: format!("method not found: {name}") }),
+            _ => Err(not_found(&name)),
+        }
+    }
+
+    async fn store(&self, name: &str, params: Value, by: &str) -> Result<Value, Error> {
+        match name {
+            method::STORE_SNAPSHOT => answer(self.store.snapshot(&parse(params)?, by).await),
+            method::STORE_READ => answer(self.store.read(parse(params)?).await),
+            method::STORE_CHECK => answer(self.store.check(parse(params)?).await),
+            method::STORE_RELEASE => answer(self.store.release(parse(params)?)),
+            method::STORE_EXPORT => answer(self.store.export(parse(params)?).await),
+            method::STORE_SCHEMA => answer(self.store.schema(parse(params)?).await),
+            method::STORE_IMPORT => answer(self.store.import(parse(params)?).await),
+            method::STORE_CARDINALITY => answer(self.store.cardinality(parse(params)?).await),
+            _ => Err(not_found(name)),
         }
     }
 
@@ -281,6 +298,10 @@ impl Control {
 
 fn version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
+}
+
+fn not_found(name: &str) -> Error {
+    Error { code: rpc::METHOD_NOT_FOUND, message: format!("method not found: {name}") }
 }
 
 fn parse<T: DeserializeOwned>(params: Value) -> Result<T, Error> {

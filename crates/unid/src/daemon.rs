@@ -34,6 +34,7 @@ use crate::logging::Log;
 use crate::metrics::{self, Polled, Registry, Sources};
 use crate::peers::Peers;
 use crate::storage::Storage;
+use crate::store_access::StoreAccess;
 use crate::trace::Tracing;
 use crate::vms::Manager;
 use crate::{clock, messages, sampler};
@@ -184,6 +185,7 @@ async fn serve(
         guests: Arc::clone(&guests),
         heap_traces: Arc::clone(&heap_traces),
         messages: messages::Reader::new(Arc::clone(&storage), Arc::clone(&manager), Arc::clone(&ingest)),
+        store: StoreAccess::new(Arc::clone(&storage), Arc::clone(&ingest), config.auto_create),
         ingest: Arc::clone(&ingest),
         influx_push: influx_push.clone(),
         state_dir: config.state_dir.display().to_string(),

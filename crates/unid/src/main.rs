@@ -22,6 +22,7 @@ mod peers;
 mod sampler;
 mod scrape;
 mod storage;
+mod store_access;
 mod trace;
 mod vms;
 

@@ -9,7 +9,8 @@ mod memtrace;
 mod messages;
 mod program;
 mod stats;
-mod take;
+mod store;
+pub(crate) mod take;
 
 use std::path::Path;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Stop(args) => stop(&mut client, args),
         Command::Rm(args) => rm(&mut client, args),
         Command::Status => status(&mut client, cli.output),
+        Command::Store { command } => store::run(&mut client, command, cli.output),
         Command::Daemon { command } => daemon::run(&mut client, command, cli.output),
         Command::Completions { shell } => completions(shell),
         Command::Man { dir } => man(&dir),

@@ -102,10 +102,10 @@ fn through_daemon(
 
 /// The wish to end; a second one ends the program.
 #[derive(Debug)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    fn watch() -> anyhow::Result<Self> {
+    pub(crate) fn watch() -> anyhow::Result<Self> {
         let wanted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             // in this order: the first sets what the second looks at
@@ -116,7 +116,7 @@ impl Stop {
         Ok(Self(wanted))
     }
 
-    pub(super) fn is_wanted(&self) -> bool {
+    pub(crate) fn is_wanted(&self) -> bool {
         self.0.load(Relaxed)
     }
 }
