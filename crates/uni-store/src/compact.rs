@@ -53,7 +53,7 @@ impl Store {
     /// [`MaintainError`]: the file system refused. Nothing is lost; the next call tries again.
     pub fn merge(&self, now: Timestamp, pause: &mut dyn FnMut()) -> Result<bool, MaintainError> {
         let _one_at_a_time = self.lock_merging();
-        let Some((place, old)) = self.choose(now) else { return Ok(false) };
+        let Some((place, old)) = self.choose(now) else { return self.logs().merge(now, pause) };
         let number = self.lock_maintenance().take_number();
         match self.merge_segments(&place, &old, number, pause) {
             Ok(Some(merged)) => self.replace(&place, &old, merged),

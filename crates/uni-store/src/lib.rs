@@ -55,6 +55,7 @@ pub mod fuzz;
 mod head;
 mod index;
 mod lines;
+mod logs;
 mod matcher;
 mod merge;
 mod options;
@@ -82,6 +83,10 @@ pub use column::Summary;
 pub use disk::{Disk, DiskFile, Lock, OsDisk};
 pub use error::{AppendError, CreateDatabaseError, MaintainError, OpenError, ScanError};
 pub use lines::{AppendedLines, LineEvent, LineOptions};
+pub use logs::{
+    DroppedLogs, Found, LogEntry, LogKind, LogPattern, LogPatternError, LogRefusal, LogSearch, LogSeries, LogStats,
+    LogVisitor, Logs, LogsAppended, MAX_NAME_BYTES, MAX_PART_BYTES, MAX_TEXT_BYTES, Order,
+};
 pub use matcher::{Matcher, MatcherError, Op};
 pub use options::{Durability, Options};
 pub use point::{Point, RejectReason};

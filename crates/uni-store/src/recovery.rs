@@ -33,6 +33,10 @@ pub struct Recovery {
     pub segments: u64,
     /// Columns of segments that no query reaches, because their field has another type in newer ones.
     pub hidden_columns: u64,
+    /// Files of logs opened.
+    pub log_files: u64,
+    /// Entries of logs read from their write-ahead log into memory.
+    pub log_entries_replayed: u64,
 }
 
 /// A damaged file, or the copy of a damaged tail.
@@ -157,7 +161,7 @@ fn open_segment(files: &Files, found: &Found, recovered: &mut Recovered) -> Resu
     }
 }
 
-fn newer(path: &Path, found: u8, known: u8) -> OpenError {
+pub(crate) fn newer(path: &Path, found: u8, known: u8) -> OpenError {
     OpenError::NewerFormat { path: path.to_path_buf(), found: found.into(), known: known.into() }
 }
 
@@ -239,7 +243,7 @@ fn replay(
 
 /// Cuts a log at the end of its last whole frame. A copy of the tail is kept, unless it is all zeros, as some
 /// file systems leave it behind after a power cut.
-fn cut(files: &Files, path: &Path, end: u64, length: u64, report: &mut Recovery) -> Result<(), FileError> {
+pub(crate) fn cut(files: &Files, path: &Path, end: u64, length: u64, report: &mut Recovery) -> Result<(), FileError> {
     let file = files.disk().open(path).map_err(FileError::at("open", path))?;
     let mut tail = vec![0; (length - end) as usize];
     file.read_exact_at(&mut tail, end).map_err(FileError::at("read", path))?;

@@ -5,5 +5,6 @@ mod common;
 mod crash;
 mod fixtures;
 mod lines;
+mod logs;
 mod model;
 mod power;
