@@ -2,6 +2,7 @@
 //!
 //! Owns the limits of an entry. Never knows how it is kept.
 
+use crate::logs::filter;
 use uni_wire::Timestamp;
 
 /// Most bytes of a text. Syslog's 8 KiB may grow fourfold where bytes that are no UTF-8 are written out.
@@ -55,6 +56,13 @@ pub struct LogEntry {
 }
 
 impl LogEntry {
+    /// Whether the text has all of these words, as [`crate::LogSearch::words`] means it.
+    pub fn has_words(&self, words: &str) -> bool {
+        let is_there =
+            |word: &[u8]| filter::words(self.text.as_bytes()).any(|has| has.eq_ignore_ascii_case(word));
+        filter::words(words.as_bytes()).all(is_there)
+    }
+
     /// Why the entry cannot be kept.
     pub(crate) fn fault(&self) -> Option<LogRefusal> {
         let long = |text: &str, max: usize| text.len() > max;

@@ -3,14 +3,14 @@
 //! Owns the file's layout (`docs/format/logs.md`), writing, opening, reading blocks within their bounds, and removal when
 //! the last reader is gone. Never decides when that is.
 
-use crate::bytes::{Damaged, Reader, put_bytes, put_varint, put_zigzag};
+use crate::bytes::{Damaged, Reader, put_varint};
 use crate::disk::DiskFile;
 use crate::error::FileError;
 use crate::files::{Files, temporary};
 use crate::logs::entry::LogKind;
 use crate::logs::filter;
-use crate::logs::rows::{MAX_RAW_BYTES, MAX_ROWS, Meta, Rows, kind_of, severity_of};
-use hashbrown::HashMap;
+use crate::logs::index::{Block, FileHead, HEADER_BYTES, Part, index_bytes, read_index, unpack_index};
+use crate::logs::rows::{Meta, Rows};
 use std::io::{Error, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,58 +19,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const MAGIC: &[u8; 7] = b"UNILOG\0";
 /// The version that this program writes, and the newest that it reads.
 pub(crate) const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 8;
 const END: &[u8; 8] = b"UNILOGIX";
 const FOOTER_BYTES: usize = 8 + 8 + 4 + 8;
 const ZSTD_LEVEL: i32 = 3;
 /// Handed to the kernel at once.
 const WRITE_BYTES: usize = 1 << 20;
-/// Most bytes of an index that is read.
-const MAX_INDEX_BYTES: usize = 64 << 20;
-
-/// What a file is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FileHead {
-    pub(crate) number: u64,
-    /// All files of the partition from this number up to its own are in it.
-    pub(crate) first: u64,
-    /// Write-ahead logs up to this number hold nothing of the partition that is not in files.
-    pub(crate) journal: u64,
-    /// Start of the partition in seconds.
-    pub(crate) start_s: i64,
-}
-
-/// A packed part of a block.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Part {
-    stored: u32,
-    /// Bytes when unpacked.
-    pub(crate) raw: u32,
-    checksum: u32,
-}
-
-/// What the index says of a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Block {
-    pub(crate) vm: Arc<str>,
-    /// Where its filter begins; the texts follow, and what belongs to them.
-    offset: u64,
-    filter: Part,
-    pub(crate) text: Part,
-    meta: Part,
-    pub(crate) rows: u32,
-    pub(crate) first: i64,
-    pub(crate) last: i64,
-    /// Kinds, severities and programs.
-    pub(crate) series: Vec<(LogKind, u8, Arc<str>)>,
-}
-
-impl Block {
-    /// Bytes in the file.
-    fn stored(&self) -> u64 {
-        u64::from(self.filter.stored) + u64::from(self.text.stored) + u64::from(self.meta.stored)
-    }
-}
 
 /// A file that is open for readers.
 #[derive(Debug)]
@@ -273,73 +226,12 @@ fn unpack(
     out.clear();
     // no more than this is written, whatever the bytes say
     out.reserve_exact(part.raw as usize);
-    let unpacked = unpacker.decompress_to_buffer(packed, out).map_err(|_| Damaged("bytes that cannot be unpacked"))?;
+    let unpacked =
+        unpacker.decompress_to_buffer(packed, out).map_err(|_| Damaged("bytes that cannot be unpacked"))?;
     if unpacked != part.raw as usize {
         return Err(Damaged("a part of another length"));
     }
     Ok(())
-}
-
-fn unpack_index(index: &[u8]) -> Result<Vec<u8>, Damaged> {
-    let mut reader = Reader::new(index);
-    let raw = usize::try_from(reader.varint()?).unwrap_or(usize::MAX);
-    if raw > MAX_INDEX_BYTES {
-        return Err(Damaged("an index that is too long"));
-    }
-    let unpacked = zstd::bulk::decompress(reader.rest(), raw);
-    unpacked.ok().filter(|unpacked| unpacked.len() == raw).ok_or(Damaged("an index that cannot be unpacked"))
-}
-
-/// The index; blocks begin after the header and end at `end`.
-pub(crate) fn read_index(bytes: &[u8], end: u64) -> Result<(FileHead, Vec<Block>), Damaged> {
-    let mut reader = Reader::new(bytes);
-    let (number, first, journal) = (reader.varint()?, reader.varint()?, reader.varint()?);
-    let head = FileHead { number, first, journal, start_s: reader.zigzag()? };
-    if first > number {
-        return Err(Damaged("a file in the place of later ones"));
-    }
-    let count = reader.count()?;
-    let names = (0..count).map(|_| reader.text().map(Arc::from)).collect::<Result<Vec<Arc<str>>, _>>()?;
-    let count = reader.count()?;
-    let mut blocks = Vec::with_capacity(count);
-    let mut offset = HEADER_BYTES as u64;
-    for _ in 0..count {
-        let block = read_block(&mut reader, &names, offset)?;
-        offset = offset.saturating_add(block.stored());
-        blocks.push(block);
-    }
-    if !reader.is_empty() || offset != end {
-        return Err(Damaged("an index that does not fit the file"));
-    }
-    Ok((head, blocks))
-}
-
-fn read_block(reader: &mut Reader<'_>, names: &[Arc<str>], offset: u64) -> Result<Block, Damaged> {
-    let name = |number: u64| {
-        let name = usize::try_from(number).ok().and_then(|number| names.get(number));
-        name.cloned().ok_or(Damaged("a name that is not there"))
-    };
-    let vm = name(reader.varint()?)?;
-    let mut parts = [Part::default(); 3];
-    for part in &mut parts {
-        *part = Part { stored: reader.varint_u32()?, raw: reader.varint_u32()?, checksum: reader.u32()? };
-        if part.stored.max(part.raw) as usize > MAX_RAW_BYTES {
-            return Err(Damaged("a block that is too long"));
-        }
-    }
-    let [filter, text, meta] = parts;
-    let rows = reader.varint_u32()?;
-    if rows as usize > MAX_ROWS {
-        return Err(Damaged("a block of too many rows"));
-    }
-    let first = reader.zigzag()?;
-    let last = first.wrapping_add(reader.varint()?.cast_signed());
-    let count = reader.count()?;
-    let mut series = Vec::with_capacity(count);
-    for _ in 0..count {
-        series.push((kind_of(reader.u8()?)?, severity_of(reader.u8()?)?, name(reader.varint()?)?));
-    }
-    Ok(Block { vm, offset, filter, text, meta, rows, first, last, series })
 }
 
 /// Writes a file.
@@ -386,7 +278,12 @@ impl FileWriter {
     }
 
     /// Copies a block as it is.
-    pub(crate) fn copy(&mut self, from: &LogFile, file: &dyn DiskFile, block: &Block) -> Result<(), ReadError> {
+    pub(crate) fn copy(
+        &mut self,
+        from: &LogFile,
+        file: &dyn DiskFile,
+        block: &Block,
+    ) -> Result<(), ReadError> {
         let copied = Block { offset: self.end(), ..block.clone() };
         let (mut offset, mut bytes) = (block.offset, Vec::new());
         for part in [block.filter, block.text, block.meta] {
@@ -429,7 +326,7 @@ impl FileWriter {
             return Ok(None);
         }
         let offset = self.end();
-        let raw = self.index();
+        let raw = index_bytes(&self.head, &self.blocks);
         let mut index = Vec::new();
         put_varint(&mut index, raw.len() as u64);
         let packed = zstd::bulk::compress(&raw, ZSTD_LEVEL).map_err(FileError::at("pack for", &self.path))?;
@@ -454,42 +351,6 @@ impl FileWriter {
             obsolete: AtomicBool::new(false),
         }))
     }
-
-    fn index(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        [self.head.number, self.head.first, self.head.journal].into_iter().for_each(|n| put_varint(&mut out, n));
-        put_zigzag(&mut out, self.head.start_s);
-        let mut numbers: HashMap<&str, u64> = HashMap::new();
-        let mut names = Vec::new();
-        let used = self.blocks.iter();
-        let used = used.flat_map(|block| [&block.vm].into_iter().chain(block.series.iter().map(|(.., app)| app)));
-        for name in used {
-            numbers.entry(name).or_insert_with(|| {
-                names.push(name);
-                names.len() as u64 - 1
-            });
-        }
-        put_varint(&mut out, names.len() as u64);
-        names.iter().for_each(|name| put_bytes(&mut out, name.as_bytes()));
-        put_varint(&mut out, self.blocks.len() as u64);
-        for block in &self.blocks {
-            put_varint(&mut out, numbers[&*block.vm]);
-            for part in [block.filter, block.text, block.meta] {
-                put_varint(&mut out, part.stored.into());
-                put_varint(&mut out, part.raw.into());
-                out.extend_from_slice(&part.checksum.to_le_bytes());
-            }
-            put_varint(&mut out, block.rows.into());
-            put_zigzag(&mut out, block.first);
-            put_varint(&mut out, block.last.wrapping_sub(block.first).cast_unsigned());
-            put_varint(&mut out, block.series.len() as u64);
-            for (kind, severity, app) in &block.series {
-                out.extend([*kind as u8, *severity]);
-                put_varint(&mut out, numbers[&**app]);
-            }
-        }
-        out
-    }
 }
 
 impl Drop for FileWriter {
@@ -506,7 +367,11 @@ pub(crate) fn as_file_error(error: ReadError, path: &Path) -> FileError {
         ReadError::Damaged(Damaged(what)) => what,
         ReadError::Newer(_) => "a newer version",
     };
-    FileError { step: "read a block of", path: path.to_path_buf(), source: Error::new(ErrorKind::InvalidData, what) }
+    FileError {
+        step: "read a block of",
+        path: path.to_path_buf(),
+        source: Error::new(ErrorKind::InvalidData, what),
+    }
 }
 
 /// One block from any bytes, for the fuzz target: its index entry, then its parts.
@@ -543,7 +408,13 @@ mod tests {
     fn seeds_are_what_is_packed_today() {
         let mut rows = Rows::default();
         for (n, text) in ["disk full", "no answer from 10.0.0.7", ""].into_iter().enumerate() {
-            let entry = LogEntry { severity: 3, app: "db".into(), id: "ID".into(), text: text.into(), ..LogEntry::default() };
+            let entry = LogEntry {
+                severity: 3,
+                app: "db".into(),
+                id: "ID".into(),
+                text: text.into(),
+                ..LogEntry::default()
+            };
             rows.push(&LogEntry { severity: n as u8, ..entry.clone() });
             rows.push(&LogEntry { own_time: Some(uni_wire::Timestamp(7)), ..entry });
         }
@@ -557,8 +428,18 @@ mod tests {
         let mut writer = FileWriter::create(&files, dir.path().join("x.log"), head).unwrap();
         let part = Part { stored: 0, raw: 0, checksum: 7 };
         let (vm, one) = (Arc::from("web"), (part, part, part));
-        writer.blocks.push(Block { vm, offset: 8, filter: one.0, text: one.1, meta: one.2, rows: 6, first: -1, last: 5, series });
-        let index = writer.index();
+        writer.blocks.push(Block {
+            vm,
+            offset: 8,
+            filter: one.0,
+            text: one.1,
+            meta: one.2,
+            rows: 6,
+            first: -1,
+            last: 5,
+            series,
+        });
+        let index = index_bytes(&writer.head, &writer.blocks);
         assert_eq!(read_index(&index, 8).map(|(read, blocks)| (read, blocks.len())), Ok((head, 1)));
         let mut journal = vec![0];
         crate::logs::journal::put(&mut journal, &rows.meta.entry("web", 1, b"disk full"));

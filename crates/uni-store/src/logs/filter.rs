@@ -10,16 +10,8 @@ const BITS_PER_WORD: usize = 10;
 /// A group has eight words of 32 bits.
 const GROUP_BYTES: usize = 32;
 /// Odd numbers that spread one hash to a bit in each of them (those of Apache Parquet's filter).
-const SALTS: [u32; 8] = [
-    0x47b6_137b,
-    0x4497_4d91,
-    0x8824_ad5b,
-    0xa2b7_289d,
-    0x7054_95c7,
-    0x2df1_424b,
-    0x9efc_4947,
-    0x5c6b_fb31,
-];
+const SALTS: [u32; 8] =
+    [0x47b6_137b, 0x4497_4d91, 0x8824_ad5b, 0xa2b7_289d, 0x7054_95c7, 0x2df1_424b, 0x9efc_4947, 0x5c6b_fb31];
 
 /// Whether a byte is part of a word: letters and digits of ASCII, `_`, and whatever is beyond ASCII.
 pub(crate) const fn is_word(byte: u8) -> bool {

@@ -3,10 +3,11 @@
 //! Owns the order of these steps. A partition's file says up to which write-ahead log it has everything, so that a log
 //! that outlives its flush is not taken up a second time.
 
-use super::{Logs, Maintenance, Writer};
-use super::file::{FileHead, FileWriter, LogFile};
+use super::file::{FileWriter, LogFile};
+use super::index::FileHead;
 use super::rows;
 use super::state::Partition;
+use super::{Logs, Maintenance, Writer};
 use crate::error::{FileError, MaintainError};
 use crate::state::{SECOND_NS, partition_span};
 use std::io::ErrorKind;

@@ -3,7 +3,8 @@
 //! Owns the choice of what is merged: always the newest files of a partition, so that a merged file stands for all numbers
 //! from its first one to its own. Full blocks are copied as they are; only small ones are unpacked.
 
-use super::file::{Block, FileHead, FileWriter, LogFile, ReadError, Scratch};
+use super::file::{FileWriter, LogFile, ReadError, Scratch};
+use super::index::{Block, FileHead};
 use super::rows::{BLOCK_BYTES, Rows, sorted};
 use super::{Logs, Maintenance};
 use crate::disk::DiskFile;
@@ -34,7 +35,7 @@ fn mergeable<'a>(files: &'a [Arc<LogFile>], maintenance: &Maintenance, settled: 
     // a file is merged again only with as much as it has itself: else each merge would rewrite the whole day
     let (mut chosen, mut bytes) = (0, 0);
     for (count, file) in newest.iter().rev().enumerate() {
-        if count >= MERGE_AT && file.raw_bytes() > bytes {
+        if count > 0 && file.raw_bytes() > bytes {
             break;
         }
         bytes += file.raw_bytes();

@@ -13,6 +13,7 @@ mod entry;
 mod file;
 mod filter;
 mod flush;
+mod index;
 mod journal;
 mod merge;
 mod pattern;
@@ -39,7 +40,7 @@ use crate::error::{AppendError, FileError, MaintainError};
 use crate::files::Files;
 use crate::options::{Durability, Options};
 use crate::wal::{Frame, Wal};
-use series::LogSeries as Series;
+use series::SeriesRef;
 use state::State;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
@@ -209,18 +210,14 @@ impl Logs {
         let state = self.read_state();
         let mut payload = Vec::new();
         let mut taken = 0;
-        let mut last: Option<Series> = None;
         while payload.len() < FRAME_BYTES
             && let Some(entry) = entries.get(taken)
         {
-            let series = Series::of(entry);
-            let is_known = last.as_ref() == Some(&series);
-            let full = || (!is_known && !state.catalog.admits(&series)).then_some(LogRefusal::SeriesLimit);
+            let full = || (!state.catalog.admits(SeriesRef::of(entry))).then_some(LogRefusal::SeriesLimit);
             match entry.fault().or_else(full) {
                 Some(refusal) => out.refused.push((done + taken, refusal)),
                 None => journal::put(&mut payload, entry),
             }
-            last = Some(series);
             taken += 1;
         }
         writer.frame.clear();
@@ -262,7 +259,8 @@ impl Logs {
     /// Packs the head where it takes too much memory; nothing is taken where that fails.
     fn make_room(&self) -> Result<(), AppendError> {
         let max = self.options.max_head_bytes;
-        let held = |logs: &Self| logs.lock_writer().unflushed_bytes() + logs.counters.frozen_bytes.load(Relaxed);
+        let held =
+            |logs: &Self| logs.lock_writer().unflushed_bytes() + logs.counters.frozen_bytes.load(Relaxed);
         // half of it, so that there is still room while files are written
         if held(self) < max / 2 {
             return Ok(());

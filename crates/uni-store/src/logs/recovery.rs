@@ -33,7 +33,8 @@ impl Logs {
     ) -> Result<Self, OpenError> {
         let files = store.below("logs");
         let first_kept_s = first_kept(now, options.retention, partition_seconds).unwrap_or(i64::MIN);
-        let (mut state, mut maintenance) = (State::default(), Maintenance { next_file: 1, ..Maintenance::default() });
+        let (mut state, mut maintenance) =
+            (State::default(), Maintenance { next_file: 1, ..Maintenance::default() });
         for dir in files.list(&files.data_dir())? {
             let start = dir.file_name().and_then(|name| name.to_str()?.parse::<i64>().ok());
             match start.filter(|_| files.disk().is_dir(&dir)) {

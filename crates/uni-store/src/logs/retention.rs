@@ -23,7 +23,9 @@ impl Logs {
     /// Drops all partitions that ended longer ago than `retention`. Entries that are only in memory are hidden at once
     /// and never reach a file.
     pub fn enforce_retention(&self, now: Timestamp, retention: Option<Duration>) -> Vec<DroppedLogs> {
-        let Some(first_kept_s) = first_kept(now, retention, self.partition_seconds) else { return Vec::new() };
+        let Some(first_kept_s) = first_kept(now, retention, self.partition_seconds) else {
+            return Vec::new();
+        };
         self.drop_before(first_kept_s)
     }
 

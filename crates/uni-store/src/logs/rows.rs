@@ -195,7 +195,10 @@ fn read_origin(reader: &mut Reader<'_>) -> Result<Origin, Damaged> {
 }
 
 pub(crate) fn kind_of(code: u8) -> Result<LogKind, Damaged> {
-    [LogKind::Message, LogKind::Event].get(usize::from(code)).copied().ok_or(Damaged("an unknown kind of entry"))
+    [LogKind::Message, LogKind::Event]
+        .get(usize::from(code))
+        .copied()
+        .ok_or(Damaged("an unknown kind of entry"))
 }
 
 pub(crate) fn severity_of(code: u8) -> Result<u8, Damaged> {

@@ -39,8 +39,7 @@ impl Logs {
             let is_it = |kind, severity, app: &str| {
                 (kind, severity, app) == (series.kind, series.severity, &*series.app)
             };
-            let wanted =
-                Wanted { vm: &|vm| vm == &*series.vm, from, to: to.nanos(), series: &is_it };
+            let wanted = Wanted { vm: &|vm| vm == &*series.vm, from, to: to.nanos(), series: &is_it };
             let places = units(&state, &wanted);
             (series, places)
         };
@@ -80,7 +79,8 @@ fn read(
     }
     for (at, row) in meta.rows.iter().enumerate() {
         let origin = meta.origin(at);
-        let is_it = (origin.kind, origin.severity, &origin.app) == (series.kind, series.severity, &series.app);
+        let is_it =
+            (origin.kind, origin.severity, &origin.app) == (series.kind, series.severity, &series.app);
         if !is_it || !(from..=to).contains(&row.time) {
             continue;
         }

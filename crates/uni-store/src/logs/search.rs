@@ -67,7 +67,10 @@ pub struct LogSearch<'a> {
 
 impl std::fmt::Debug for LogSearch<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogSearch").field("vms", &self.vms).field("words", &self.words).finish_non_exhaustive()
+        f.debug_struct("LogSearch")
+            .field("vms", &self.vms)
+            .field("words", &self.words)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,13 +120,16 @@ type Key = (i64, Arc<str>, u32, usize);
 struct Kept {
     entries: BTreeMap<Key, LogEntry>,
     bytes: usize,
+    /// The first entry that found no room: none from it on is kept, so that what is kept has no gap.
+    cut: Option<Key>,
     found: Found,
 }
 
 impl Logs {
     /// Looks for entries.
     pub fn search(&self, search: &LogSearch<'_>) -> Found {
-        let search = &LogSearch { from: Timestamp(search.from.nanos().max(self.floor.load(Relaxed))), ..*search };
+        let search =
+            &LogSearch { from: Timestamp(search.from.nanos().max(self.floor.load(Relaxed))), ..*search };
         let mut places = {
             let wanted = Wanted {
                 vm: &|vm| search.vms.is_none_or(|vms| vms.contains(&vm)),
@@ -151,9 +157,11 @@ impl Logs {
             kept: Mutex::default(),
         };
         std::thread::scope(|scope| {
-            (1..threads).for_each(|_| {
-                scope.spawn(|| run.work());
-            });
+            for _ in 1..threads {
+                // where there is no thread to be had, the others do its work
+                let _ =
+                    std::thread::Builder::new().name("search".to_owned()).spawn_scoped(scope, || run.work());
+            }
             run.work();
         });
         let Kept { entries, mut found, .. } = run.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -239,9 +247,12 @@ impl<'a> Conditions<'a> {
     /// Whether all conditions hold for one text; `lower` is the same in lower case.
     fn hold(&self, driver: Driver, text: &[u8], lower: &[u8]) -> bool {
         self.words.iter().all(|word| find_word(word, lower, 0).is_some())
-            && (driver == Driver::Contains || self.contains.as_ref().is_none_or(|part| part.find(text).is_some()))
+            && (driver == Driver::Contains
+                || self.contains.as_ref().is_none_or(|part| part.find(text).is_some()))
             && (driver == Driver::Pattern
-                || self.pattern.is_none_or(|pattern| std::str::from_utf8(text).is_ok_and(|text| pattern.is_match(text))))
+                || self
+                    .pattern
+                    .is_none_or(|pattern| std::str::from_utf8(text).is_ok_and(|text| pattern.is_match(text))))
     }
 }
 
@@ -256,7 +267,8 @@ fn inner_words(text: &[u8]) -> &[u8] {
 
 /// Where a word stands alone.
 fn find_word(word: &Finder<'_>, text: &[u8], mut from: usize) -> Option<usize> {
-    let is_word = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|byte| filter::is_word(*byte));
+    let is_word =
+        |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|byte| filter::is_word(*byte));
     loop {
         let at = from + word.find(text.get(from..)?)?;
         if !is_word(at.checked_sub(1)) && !is_word(Some(at + word.needle().len())) {
@@ -316,15 +328,9 @@ impl Run<'_> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time of the last entry that is kept, if no more are.
+    /// The time of the first entry that found no room.
     fn bound(&self) -> Option<i64> {
-        let kept = self.lock();
-        let is_full = kept.entries.len() >= self.search.limit && kept.found.more || kept.bytes >= MAX_FOUND_BYTES;
-        let last = match self.search.order {
-            Order::Oldest => kept.entries.last_key_value(),
-            Order::Newest => kept.entries.first_key_value(),
-        };
-        last.filter(|_| is_full).map(|(key, _)| key.0)
+        self.lock().cut.as_ref().map(|key| key.0)
     }
 
     fn is_past(&self, time: i64, bound: Option<i64>) -> bool {
@@ -335,23 +341,40 @@ impl Run<'_> {
     }
 
     fn keep(&self, entries: Vec<(Key, LogEntry)>) {
-        let mut kept = self.lock();
+        let mut guard = self.lock();
+        let kept = &mut *guard;
         for (key, entry) in entries {
+            let is_cut = kept.cut.as_ref().is_some_and(|cut| match self.search.order {
+                Order::Oldest => key > *cut,
+                Order::Newest => key < *cut,
+            });
+            if is_cut {
+                continue;
+            }
             kept.bytes += bytes(&entry);
             kept.entries.insert(key, entry);
-            while kept.entries.len() > self.search.limit || (kept.bytes > MAX_FOUND_BYTES && kept.entries.len() > 1) {
+            while kept.entries.len() > self.search.limit
+                || (kept.bytes > MAX_FOUND_BYTES && kept.entries.len() > 1)
+            {
                 let last = match self.search.order {
                     Order::Oldest => kept.entries.pop_last(),
                     Order::Newest => kept.entries.pop_first(),
                 };
-                kept.bytes -= last.map_or(0, |(_, entry)| bytes(&entry));
+                let Some((key, entry)) = last else { break };
+                kept.bytes -= bytes(&entry);
+                kept.cut = Some(key);
                 kept.found.more = true;
             }
         }
     }
 
     /// What a place has of what is wanted.
-    fn look(&self, unit: &Unit, bound: Option<i64>, worker: &mut Worker) -> Result<Vec<(Key, LogEntry)>, ScanError> {
+    fn look(
+        &self,
+        unit: &Unit,
+        bound: Option<i64>,
+        worker: &mut Worker,
+    ) -> Result<Vec<(Key, LogEntry)>, ScanError> {
         match &unit.at {
             At::Memory(rows) => {
                 self.lock().found.places_read += 1;
@@ -370,9 +393,8 @@ impl Run<'_> {
                 self.lock().found.places_read += 1;
                 file.texts(reader, block, scratch).map_err(fault)?;
                 let text = std::mem::take(&mut scratch.text);
-                let found = self.in_texts(unit, &text, lower, bound, || {
-                    file.meta(reader, block, scratch).map_err(fault)
-                });
+                let found = self
+                    .in_texts(unit, &text, lower, bound, || file.meta(reader, block, scratch).map_err(fault));
                 scratch.text = text;
                 found
             }
@@ -401,15 +423,21 @@ impl Run<'_> {
             let row = meta.row_at(place);
             let Some(at) = meta.rows.get(row) else { break };
             let (start, end) = (meta.text_start(row), at.text_end as usize);
-            let one = |texts: &'_ [u8]| texts.get(start..end - 1).unwrap_or_default().to_vec();
             let origin = meta.origin(row);
             if (self.search.from.nanos()..=self.search.to.nanos()).contains(&at.time)
                 && self.search.is_of(origin.kind, origin.severity)
                 && !self.is_past(at.time, bound)
-                && conditions.hold(driver, &text[start..end - 1], lower.get(start..end - 1).unwrap_or_default())
+                && conditions.hold(
+                    driver,
+                    &text[start..end - 1],
+                    lower.get(start..end - 1).unwrap_or_default(),
+                )
             {
-                let text = if self.search.texts { one(text) } else { Vec::new() };
-                found.push(((at.time, Arc::clone(&unit.vm), unit.rank, row), meta.entry(&unit.vm, row, &text)));
+                let shown = if self.search.texts { &text[start..end - 1] } else { &[] };
+                found.push((
+                    (at.time, Arc::clone(&unit.vm), unit.rank, row),
+                    meta.entry(&unit.vm, row, shown),
+                ));
             }
             match conditions.next(driver, text, lower, end) {
                 Some(next) => place = next,

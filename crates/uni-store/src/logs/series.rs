@@ -3,7 +3,7 @@
 //! Owns the numbers, which live as long as the process and are never used again.
 
 use crate::logs::entry::{LogEntry, LogKind, MAX_SERIES, MAX_SERIES_OF_VM};
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 use std::sync::Arc;
 
 /// Entries of one VM, kind, severity and program.
@@ -19,9 +19,28 @@ pub struct LogSeries {
     pub app: Box<str>,
 }
 
-impl LogSeries {
-    pub(crate) fn of(entry: &LogEntry) -> Self {
-        Self { vm: entry.vm.clone(), kind: entry.kind, severity: entry.severity, app: entry.app.clone() }
+/// The series of an entry, borrowed: it has the same hash, field by field.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(crate) struct SeriesRef<'a> {
+    pub(crate) vm: &'a str,
+    pub(crate) kind: LogKind,
+    pub(crate) severity: u8,
+    pub(crate) app: &'a str,
+}
+
+impl<'a> SeriesRef<'a> {
+    pub(crate) const fn of(entry: &'a LogEntry) -> Self {
+        Self { vm: &entry.vm, kind: entry.kind, severity: entry.severity, app: &entry.app }
+    }
+
+    fn owned(self) -> LogSeries {
+        LogSeries { vm: self.vm.into(), kind: self.kind, severity: self.severity, app: self.app.into() }
+    }
+}
+
+impl Equivalent<Arc<LogSeries>> for SeriesRef<'_> {
+    fn equivalent(&self, key: &Arc<LogSeries>) -> bool {
+        (self.kind, self.severity, self.vm, self.app) == (key.kind, key.severity, &*key.vm, &*key.app)
     }
 }
 
@@ -35,25 +54,24 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     /// Whether the series is known or may become so.
-    pub(crate) fn admits(&self, series: &LogSeries) -> bool {
-        self.numbers.contains_key(series)
+    pub(crate) fn admits(&self, series: SeriesRef<'_>) -> bool {
+        self.numbers.contains_key(&series)
             || (self.series.len() < MAX_SERIES
-                && self.of_vm.get(&series.vm).is_none_or(|count| *count < MAX_SERIES_OF_VM))
+                && self.of_vm.get(series.vm).is_none_or(|count| *count < MAX_SERIES_OF_VM))
     }
 
-    pub(crate) fn number(&mut self, series: LogSeries) -> u32 {
-        if let Some(number) = self.numbers.get(&series) {
-            return *number;
+    pub(crate) fn add(&mut self, series: SeriesRef<'_>) {
+        if self.numbers.contains_key(&series) {
+            return;
         }
-        let (number, series) = (self.series.len() as u32, Arc::new(series));
+        let (number, series) = (self.series.len() as u32, Arc::new(series.owned()));
         *self.of_vm.entry(series.vm.clone()).or_default() += 1;
         self.numbers.insert(Arc::clone(&series), number);
         self.series.push(series);
-        number
     }
 
-    pub(crate) fn find(&self, series: &LogSeries) -> Option<u32> {
-        self.numbers.get(series).copied()
+    pub(crate) fn find(&self, series: SeriesRef<'_>) -> Option<u32> {
+        self.numbers.get(&series).copied()
     }
 
     pub(crate) fn get(&self, number: u32) -> Option<Arc<LogSeries>> {

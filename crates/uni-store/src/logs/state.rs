@@ -5,7 +5,7 @@
 use crate::logs::entry::LogEntry;
 use crate::logs::file::LogFile;
 use crate::logs::rows::Rows;
-use crate::logs::series::{Catalog, LogSeries};
+use crate::logs::series::{Catalog, SeriesRef};
 use crate::state::partition_of;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,7 +25,8 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn push(&mut self, entry: &LogEntry, partition_seconds: i64) {
-        let partition = self.partitions.entry(partition_of(entry.time.nanos(), partition_seconds)).or_default();
+        let partition =
+            self.partitions.entry(partition_of(entry.time.nanos(), partition_seconds)).or_default();
         let pieces = match partition.get_mut(&*entry.vm) {
             Some(pieces) => pieces,
             None => partition.entry(Arc::from(&*entry.vm)).or_default(),
@@ -71,7 +72,7 @@ pub(crate) struct State {
 impl State {
     /// Adds an entry to the head, and numbers its series.
     pub(crate) fn push(&mut self, entry: &LogEntry, partition_seconds: i64) {
-        self.catalog.number(LogSeries::of(entry));
+        self.catalog.add(SeriesRef::of(entry));
         self.head.push(entry, partition_seconds);
     }
 
@@ -79,8 +80,7 @@ impl State {
     pub(crate) fn add(&mut self, file: LogFile) {
         for block in &file.blocks {
             for (kind, severity, app) in &block.series {
-                let (vm, app) = (Box::from(&*block.vm), Box::from(&**app));
-                self.catalog.number(LogSeries { vm, kind: *kind, severity: *severity, app });
+                self.catalog.add(SeriesRef { vm: &block.vm, kind: *kind, severity: *severity, app });
             }
         }
         let files = self.files.entry(file.head.start_s).or_default();
@@ -101,13 +101,17 @@ impl State {
     pub(crate) fn series(&self) -> BTreeSet<u32> {
         let mut keys: BTreeSet<(&str, &str, _, u8)> = BTreeSet::new();
         for block in self.all_files().flat_map(|file| &file.blocks) {
-            keys.extend(block.series.iter().map(|(kind, severity, app)| (&*block.vm, &**app, *kind, *severity)));
+            keys.extend(
+                block.series.iter().map(|(kind, severity, app)| (&*block.vm, &**app, *kind, *severity)),
+            );
         }
         for (vm, piece) in self.pieces() {
-            keys.extend(piece.meta.origins.iter().map(|origin| (&**vm, &*origin.app, origin.kind, origin.severity)));
+            keys.extend(
+                piece.meta.origins.iter().map(|origin| (&**vm, &*origin.app, origin.kind, origin.severity)),
+            );
         }
         let number = |(vm, app, kind, severity): (&str, &str, _, u8)| {
-            self.catalog.find(&LogSeries { vm: vm.into(), kind, severity, app: app.into() })
+            self.catalog.find(SeriesRef { vm, kind, severity, app })
         };
         keys.into_iter().filter_map(number).collect()
     }

@@ -2,7 +2,8 @@
 //!
 //! Owns how they are found, by VM, time, kind, severity and program, and how one is read.
 
-use super::file::{Block, LogFile, ReadError, Scratch};
+use super::file::{LogFile, ReadError, Scratch};
+use super::index::Block;
 use super::rows::{Meta, Rows};
 use super::state::State;
 use crate::bytes::Damaged;
@@ -50,7 +51,10 @@ impl OpenFile {
             // two may open it at once; one of them is closed again
             let _ = self.reader.set(self.file.reader()?);
         }
-        self.reader.get().map(|reader| &**reader).ok_or_else(|| Damaged("a file that cannot be opened").into())
+        self.reader
+            .get()
+            .map(|reader| &**reader)
+            .ok_or_else(|| Damaged("a file that cannot be opened").into())
     }
 
     /// What is told of a block that could not be read.
@@ -60,9 +64,11 @@ impl OpenFile {
             ReadError::Damaged(Damaged(what)) => {
                 ScanError::Damaged { path: self.file.path().to_path_buf(), offset: 0, what }
             }
-            ReadError::Newer(_) => {
-                ScanError::Damaged { path: self.file.path().to_path_buf(), offset: 0, what: "a newer version" }
-            }
+            ReadError::Newer(_) => ScanError::Damaged {
+                path: self.file.path().to_path_buf(),
+                offset: 0,
+                what: "a newer version",
+            },
         }
     }
 }
@@ -87,7 +93,13 @@ pub(crate) fn units(state: &State, wanted: &Wanted<'_>) -> Vec<Unit> {
             let has = block.series.iter().any(|(kind, severity, app)| (wanted.series)(*kind, *severity, app));
             if inside(block.first, block.last) && has && (wanted.vm)(&block.vm) {
                 let at = At::Block(Arc::clone(&open), at);
-                units.push(Unit { vm: Arc::clone(&block.vm), first: block.first, last: block.last, rank, at });
+                units.push(Unit {
+                    vm: Arc::clone(&block.vm),
+                    first: block.first,
+                    last: block.last,
+                    rank,
+                    at,
+                });
             }
         }
     }

@@ -225,6 +225,11 @@ proptest! {
     }
 }
 
+/// The seconds of all entries, ascending.
+pub(crate) fn times(logs: &Logs) -> Vec<i64> {
+    everything(logs).iter().map(|entry| entry.time.nanos() / SECOND).collect()
+}
+
 pub(crate) fn line(n: i64) -> LogEntry {
     LogEntry {
         time: Timestamp(n * SECOND),
@@ -424,4 +429,55 @@ fn a_head_that_cannot_be_packed_is_kept_and_bounded() {
     drop(store);
     let store = Store::open(dir.path(), options, NOW).expect("the store opens");
     assert_eq!(everything(store.logs()).len(), taken + 50);
+}
+
+/// What the fixture of version 1 has: in two files, and in the write-ahead log only.
+fn kept() -> [Vec<LogEntry>; 3] {
+    let event = LogEntry { kind: LogKind::Event, id: "start".into(), app: "".into(), ..line(3) };
+    let said = LogEntry {
+        own_time: Some(Timestamp(5)),
+        host: "guest".into(),
+        process: "42".into(),
+        id: "ID7".into(),
+        data: "[a b=\"c\"]".into(),
+        severity: 3,
+        facility: 23,
+        text: "\u{e9}t\u{e9}\ntwo lines".into(),
+        ..line(70)
+    };
+    [(0..30).map(line).chain([event]).collect(), (60..90).map(line).chain([said]).collect(), (90..95).map(line).collect()]
+}
+
+#[test]
+fn a_folder_of_version_1_opens_and_is_what_is_written_today() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/logs-v1");
+    let fill = |dir: &Path| {
+        let store = open(dir);
+        let [first, second, third] = kept();
+        store.logs().append(&first).expect("an append");
+        store.logs().flush().expect("a flush");
+        store.logs().append(&second).expect("an append");
+        store.logs().flush().expect("a flush");
+        store.logs().append(&third).expect("an append");
+    };
+    if std::env::var_os("UNI_LOGS_NEW_FIXTURE").is_some() {
+        std::fs::remove_dir_all(&fixture).ok();
+        fill(&fixture);
+        std::fs::remove_file(fixture.join("lock")).ok();
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    crate::fixtures::copy(&fixture, dir.path());
+    let store = open(dir.path());
+    let mut expected = kept().concat();
+    expected.sort();
+    assert_eq!((everything(store.logs()), scanned(store.logs())), (expected.clone(), expected));
+    assert_eq!((store.recovery().set_aside.len(), store.recovery().log_files), (0, 2));
+    // files hold packed bytes, which another release of the packer may choose otherwise
+    let anew = tempfile::tempdir().expect("a folder");
+    fill(anew.path());
+    let journal = |dir: &Path| {
+        let paths = folder_files(&dir.join("logs"), "wal");
+        paths.iter().map(|path| (path.file_name().map(ToOwned::to_owned), std::fs::read(path).expect("a log"))).collect::<Vec<_>>()
+    };
+    assert_eq!(journal(anew.path()), journal(&fixture), "the format changed: it needs a version, and a fixture");
 }
