@@ -458,7 +458,8 @@ fn a_guests_lines_are_found_after_a_restart_by_vm_word_level_time_and_pattern() 
     let daemon = Daemon::start(state.path(), &[])?;
     ensure!(messages(&daemon, "greeter", &[])? == before, "{before:?}");
     let text = before[0]["message"].as_str().context("a text")?;
-    let word = text.split(|c: char| !c.is_ascii_alphanumeric()).max_by_key(|word| word.len()).context("a word")?;
+    let word =
+        text.split(|c: char| !c.is_ascii_alphanumeric()).max_by_key(|word| word.len()).context("a word")?;
     ensure!(word.len() > 3, "{text}");
     let first = |flags: &[&str]| -> anyhow::Result<bool> {
         Ok(messages(&daemon, "greeter", flags)?.contains(&before[0]))
@@ -471,13 +472,18 @@ fn a_guests_lines_are_found_after_a_restart_by_vm_word_level_time_and_pattern() 
     ensure!(old(&["--word", "answe"])? == 0 && old(&["--grep", "gave up$", "--until", "1h"])? == 1);
     // of all at once, each with its name
     let all = daemon.uni_json(&["logs", "--source", "syslog", "--level", "info"])?;
-    let vms: Vec<&str> = all.as_array().context("an array")?.iter().filter_map(|m| m["vm"].as_str()).collect();
+    let vms: Vec<&str> =
+        all.as_array().context("an array")?.iter().filter_map(|m| m["vm"].as_str()).collect();
     ensure!(vms.first() == Some(&"web") && vms.contains(&"greeter"), "{vms:?}");
     let table = daemon.uni_ok(&["logs", "--source", "syslog", "-n", "100", "--word", "answer"])?;
     ensure!(table == "2024-06-08T09:05:07.000Z err     web dns: No ANSWER from 10.0.0.7: gave up", "{table}");
     // and by the query language, as panels of logs and of their rates ask
-    let rows = daemon.rows("SELECT message, appname, severity FROM syslog WHERE vm = 'web' AND severity_code <= 3")?;
-    ensure!(rows.len() == 1 && rows[0][1] == "No ANSWER from 10.0.0.7: gave up" && rows[0][3] == "err", "{rows:?}");
+    let rows = daemon
+        .rows("SELECT message, appname, severity FROM syslog WHERE vm = 'web' AND severity_code <= 3")?;
+    ensure!(
+        rows.len() == 1 && rows[0][1] == "No ANSWER from 10.0.0.7: gave up" && rows[0][3] == "err",
+        "{rows:?}"
+    );
     let count = daemon.number("SELECT count(message) FROM syslog WHERE vm = 'greeter'")?;
     ensure!(count as usize == before.len(), "{count} of {}", before.len());
     let events = daemon.rows("SELECT event, text FROM lifecycle WHERE vm = 'greeter'")?;

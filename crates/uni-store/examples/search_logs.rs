@@ -28,10 +28,20 @@ impl Numbers {
 }
 
 const PATHS: [&str; 8] = [
-    "/", "/api/v1/items", "/api/v1/users", "/static/app.js", "/login", "/health", "/images/logo.png", "/search",
+    "/",
+    "/api/v1/items",
+    "/api/v1/users",
+    "/static/app.js",
+    "/login",
+    "/health",
+    "/images/logo.png",
+    "/search",
 ];
-const AGENTS: [&str; 3] =
-    ["Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0", "curl/8.9.1", "kube-probe/1.30"];
+const AGENTS: [&str; 3] = [
+    "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    "curl/8.9.1",
+    "kube-probe/1.30",
+];
 
 fn line(numbers: &mut Numbers) -> (u8, &'static str, String) {
     let (a, b) = (numbers.below(256), numbers.below(256));
@@ -42,12 +52,24 @@ fn line(numbers: &mut Numbers) -> (u8, &'static str, String) {
             let status = [200, 200, 200, 200, 304, 404, 200, 500][numbers.below(8) as usize];
             let (bytes, ms) = (numbers.below(60_000), numbers.below(900));
             let item = numbers.below(1_000_000);
-            (6, "httpd", format!("10.{a}.{b}.7 \"GET {path}?id={item} HTTP/1.1\" {status} {bytes} \"-\" \"{agent}\" {ms}ms"))
+            (
+                6,
+                "httpd",
+                format!(
+                    "10.{a}.{b}.7 \"GET {path}?id={item} HTTP/1.1\" {status} {bytes} \"-\" \"{agent}\" {ms}ms"
+                ),
+            )
         }
         55..75 => {
             let (rows, us) = (numbers.below(5_000), numbers.below(90_000));
             let user = numbers.below(100_000);
-            (7, "db", format!("query select name, mail from users where id = {user} took {us} us, {rows} rows, plan index scan"))
+            (
+                7,
+                "db",
+                format!(
+                    "query select name, mail from users where id = {user} took {us} us, {rows} rows, plan index scan"
+                ),
+            )
         }
         75..90 => {
             let (port, session) = (1024 + numbers.below(60_000), numbers.0);
@@ -55,10 +77,21 @@ fn line(numbers: &mut Numbers) -> (u8, &'static str, String) {
         }
         90..97 => {
             let (heap, live) = (numbers.below(64) << 20, numbers.below(64) << 19);
-            (7, "gc", format!("major collection done: heap {heap} bytes, live {live} bytes, pause {} us", numbers.below(9_000)))
+            (
+                7,
+                "gc",
+                format!(
+                    "major collection done: heap {heap} bytes, live {live} bytes, pause {} us",
+                    numbers.below(9_000)
+                ),
+            )
         }
         97..99 => (4, "net", format!("retransmission to 10.{a}.{b}.9, attempt {}", numbers.below(5))),
-        _ => (3, "httpd", format!("upstream 10.{a}.{b}.3 timed out after {} ms: connection refused", numbers.below(30_000))),
+        _ => (
+            3,
+            "httpd",
+            format!("upstream 10.{a}.{b}.3 timed out after {} ms: connection refused", numbers.below(30_000)),
+        ),
     }
 }
 

@@ -84,8 +84,8 @@ pub use disk::{Disk, DiskFile, Lock, OsDisk};
 pub use error::{AppendError, CreateDatabaseError, MaintainError, OpenError, ScanError};
 pub use lines::{AppendedLines, LineEvent, LineOptions};
 pub use logs::{
-    DroppedLogs, Found, LogEntry, LogKind, LogPattern, LogPatternError, LogRefusal, LogSearch, LogSeries, LogStats,
-    LogVisitor, Logs, LogsAppended, MAX_NAME_BYTES, MAX_PART_BYTES, MAX_TEXT_BYTES, Order,
+    DroppedLogs, Found, LogEntry, LogKind, LogPattern, LogPatternError, LogRefusal, LogSearch, LogSeries,
+    LogStats, LogVisitor, Logs, LogsAppended, MAX_NAME_BYTES, MAX_PART_BYTES, MAX_TEXT_BYTES, Order,
 };
 pub use matcher::{Matcher, MatcherError, Op};
 pub use options::{Durability, Options};

@@ -243,7 +243,13 @@ fn replay(
 
 /// Cuts a log at the end of its last whole frame. A copy of the tail is kept, unless it is all zeros, as some
 /// file systems leave it behind after a power cut.
-pub(crate) fn cut(files: &Files, path: &Path, end: u64, length: u64, report: &mut Recovery) -> Result<(), FileError> {
+pub(crate) fn cut(
+    files: &Files,
+    path: &Path,
+    end: u64,
+    length: u64,
+    report: &mut Recovery,
+) -> Result<(), FileError> {
     let file = files.disk().open(path).map_err(FileError::at("open", path))?;
     let mut tail = vec![0; (length - end) as usize];
     file.read_exact_at(&mut tail, end).map_err(FileError::at("read", path))?;

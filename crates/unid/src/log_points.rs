@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use uni_query::{Series, SourceError};
+use uni_query::{Series, SourceError, Visitor};
 use uni_store::{LogEntry, LogKind, LogSeries, Logs};
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
@@ -73,7 +73,7 @@ pub(crate) fn scan(
     series: u64,
     fields: &[&str],
     span: (Timestamp, Timestamp),
-    visit: &mut dyn FnMut(Timestamp, &[Option<FieldValue>]) -> ControlFlow<()>,
+    visit: Visitor<'_>,
 ) -> Option<Result<(), SourceError>> {
     if series & LOGS == 0 {
         return None;

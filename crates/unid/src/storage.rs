@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use uni_query::{Series, Source, SourceError, TagMatcher, TagOp};
 use uni_store::{
-    AppendError, Appended, AppendedLines, CreateDatabaseError, LineEvent, LineOptions, LogEntry, LogsAppended,
-    Matcher, Op, Point, Store,
+    AppendError, Appended, AppendedLines, CreateDatabaseError, LineEvent, LineOptions, LogEntry,
+    LogsAppended, Matcher, Op, Point, Store,
 };
 use uni_wire::{FieldType, FieldValue, Timestamp};
 

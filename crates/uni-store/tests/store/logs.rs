@@ -5,9 +5,11 @@ use crate::common::folder_files;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use uni_store::{
-    Durability, LogEntry, LogKind, LogPattern, LogRefusal, LogSearch, Logs, MAX_TEXT_BYTES, Options, Order, Store,
+    Durability, LogEntry, LogKind, LogPattern, LogRefusal, LogSearch, Logs, MAX_TEXT_BYTES, Options, Order,
+    Store,
 };
 use uni_wire::Timestamp;
 
@@ -35,26 +37,38 @@ enum Step {
 }
 
 fn text() -> impl Strategy<Value = String> {
-    let word = prop::sample::select(vec!["error", "Error", "disk", "no", "answer", "\u{e9}t\u{e9}", "x1", "a\nb", ""]);
+    let word = prop::sample::select(vec![
+        "error",
+        "Error",
+        "disk",
+        "no",
+        "answer",
+        "\u{e9}t\u{e9}",
+        "x1",
+        "a\nb",
+        "",
+    ]);
     prop::collection::vec(word, 0..4).prop_map(|words| words.join(" "))
 }
 
 fn entry() -> impl Strategy<Value = LogEntry> {
     let time = prop_oneof![4 => 0i64..200, 1 => Just(7), 1 => -90i64..0];
     let app = prop::sample::select(vec!["", "httpd", "db"]);
-    (time, 0usize..4, 0u8..8, app, text(), any::<bool>()).prop_map(|(time, vm, severity, app, text, event)| LogEntry {
-        time: Timestamp(time * SECOND),
-        vm: ["", "web", "db", "cache"][vm].into(),
-        kind: if event && severity == 6 { LogKind::Event } else { LogKind::Message },
-        severity,
-        facility: 3,
-        app: app.into(),
-        host: if event { "host".into() } else { "".into() },
-        own_time: event.then_some(Timestamp(time)),
-        process: if severity == 1 { "42".into() } else { "".into() },
-        text: text.into(),
-        ..LogEntry::default()
-    })
+    (time, 0usize..4, 0u8..8, app, text(), any::<bool>()).prop_map(
+        |(time, vm, severity, app, text, event)| LogEntry {
+            time: Timestamp(time * SECOND),
+            vm: ["", "web", "db", "cache"][vm].into(),
+            kind: if event && severity == 6 { LogKind::Event } else { LogKind::Message },
+            severity,
+            facility: 3,
+            app: app.into(),
+            host: if event { "host".into() } else { "".into() },
+            own_time: event.then_some(Timestamp(time)),
+            process: if severity == 1 { "42".into() } else { "".into() },
+            text: text.into(),
+            ..LogEntry::default()
+        },
+    )
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -85,11 +99,22 @@ struct Question {
 
 fn question() -> impl Strategy<Value = Question> {
     let vms = prop::option::of(prop::sample::select(vec![vec!["web"], vec!["db", ""], vec!["nobody"]]));
-    let words = prop::sample::select(vec!["", "", "error", "NO answer", "\u{e9}t\u{e9}", "rror", "x1", "zebra"]);
-    let contains = prop::option::weighted(0.3, prop::sample::select(vec!["rror", "or d", " no ", "\nb", "Error"]));
+    let words =
+        prop::sample::select(vec!["", "", "error", "NO answer", "\u{e9}t\u{e9}", "rror", "x1", "zebra"]);
+    let contains =
+        prop::option::weighted(0.3, prop::sample::select(vec!["rror", "or d", " no ", "\nb", "Error"]));
     let pattern = prop::option::weighted(
         0.3,
-        prop::sample::select(vec!["^disk", "answer$", "err.r", "(?i)ERROR no", "\\bno\\b", "a.b", "[^ ]{5}", "x*"]),
+        prop::sample::select(vec![
+            "^disk",
+            "answer$",
+            "err.r",
+            "(?i)ERROR no",
+            "\\bno\\b",
+            "a.b",
+            "[^ ]{5}",
+            "x*",
+        ]),
     );
     let times = (-100i64..200, 0i64..300);
     (vms, times, 0u8..8, words, contains, pattern, any::<bool>(), 1usize..30, 1usize..4).prop_map(
@@ -140,9 +165,9 @@ impl Question {
             && entry.severity <= self.severity
             && self.words.iter().flat_map(|text| words(text)).all(|word| has.contains(&word))
             && self.contains.is_none_or(|part| entry.text.contains(part))
-            && self.pattern.is_none_or(|pattern| {
-                regex::Regex::new(pattern).expect("a pattern").is_match(&entry.text)
-            })
+            && self
+                .pattern
+                .is_none_or(|pattern| regex::Regex::new(pattern).expect("a pattern").is_match(&entry.text))
     }
 }
 
@@ -400,7 +425,8 @@ fn what_is_too_much_is_refused_and_counted() {
     for n in 0..5000 {
         store.logs().append(&[many("web", n)]).expect("an append");
     }
-    let refused = store.logs().append(&[many("web", 9999), many("db", 1), many("web", 7)]).expect("an append");
+    let refused =
+        store.logs().append(&[many("web", 9999), many("db", 1), many("web", 7)]).expect("an append");
     assert_eq!(refused.refused, [(0, LogRefusal::SeriesLimit)]);
 }
 
@@ -445,7 +471,11 @@ fn kept() -> [Vec<LogEntry>; 3] {
         text: "\u{e9}t\u{e9}\ntwo lines".into(),
         ..line(70)
     };
-    [(0..30).map(line).chain([event]).collect(), (60..90).map(line).chain([said]).collect(), (90..95).map(line).collect()]
+    [
+        (0..30).map(line).chain([event]).collect(),
+        (60..90).map(line).chain([said]).collect(),
+        (90..95).map(line).collect(),
+    ]
 }
 
 #[test]
@@ -477,7 +507,52 @@ fn a_folder_of_version_1_opens_and_is_what_is_written_today() {
     fill(anew.path());
     let journal = |dir: &Path| {
         let paths = folder_files(&dir.join("logs"), "wal");
-        paths.iter().map(|path| (path.file_name().map(ToOwned::to_owned), std::fs::read(path).expect("a log"))).collect::<Vec<_>>()
+        paths
+            .iter()
+            .map(|path| (path.file_name().map(ToOwned::to_owned), std::fs::read(path).expect("a log")))
+            .collect::<Vec<_>>()
     };
-    assert_eq!(journal(anew.path()), journal(&fixture), "the format changed: it needs a version, and a fixture");
+    assert_eq!(
+        journal(anew.path()),
+        journal(&fixture),
+        "the format changed: it needs a version, and a fixture"
+    );
+}
+
+#[test]
+fn readers_see_each_entry_once_while_files_are_written_and_merged() {
+    const BATCH: usize = 20;
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let (acknowledged, ended) = (AtomicUsize::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for batch in 0..150 {
+                let entries: Vec<_> = (0..BATCH as i64).map(|n| line((batch * 7 + n) % 120)).collect();
+                store.logs().append(&entries).expect("an append");
+                acknowledged.fetch_add(BATCH, Ordering::SeqCst);
+            }
+            ended.store(true, Ordering::SeqCst);
+        });
+        scope.spawn(|| {
+            while !ended.load(Ordering::SeqCst) {
+                store.logs().flush().expect("a flush");
+                store.merge(Timestamp::from_seconds(1 << 20), &mut || {}).expect("a merge");
+            }
+        });
+        let words = ["some".to_owned()];
+        while !ended.load(Ordering::SeqCst) {
+            let before = acknowledged.load(Ordering::SeqCst);
+            let search = LogSearch { words: &words, limit: usize::MAX, threads: 2, ..LogSearch::default() };
+            let found = store.logs().search(&search);
+            assert!(found.fault.is_none(), "{:?}", found.fault);
+            let after = acknowledged.load(Ordering::SeqCst) + BATCH;
+            assert!(
+                (before..=after).contains(&found.entries.len()),
+                "{before} to {after}: {}",
+                found.entries.len()
+            );
+        }
+    });
+    assert_eq!(times(store.logs()).len(), acknowledged.load(Ordering::SeqCst));
 }

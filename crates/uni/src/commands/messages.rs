@@ -148,7 +148,10 @@ mod tests {
             message: "x\x1b[2J\ny".to_owned(),
             ..Message::default()
         };
-        assert_eq!(line(&message, false), "2026-06-08T09:05:07.000Z err     dns[7]: [a b=\"^G\"] x^[[2J^Jy\n");
+        assert_eq!(
+            line(&message, false),
+            "2026-06-08T09:05:07.000Z err     dns[7]: [a b=\"^G\"] x^[[2J^Jy\n"
+        );
         let bare = Message { appname: String::new(), structured_data: String::new(), ..message };
         assert_eq!(line(&bare, false), "2026-06-08T09:05:07.000Z err     x^[[2J^Jy\n");
         assert_eq!(line(&bare, true), "2026-06-08T09:05:07.000Z err     - x^[[2J^Jy\n");

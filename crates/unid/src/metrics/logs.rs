@@ -13,8 +13,16 @@ pub(super) fn families(stats: &LogStats) -> [Family; 8] {
             "Messages and events that are kept.",
             stats.entries_in_files.saturating_add(stats.entries_in_head),
         ),
-        gauge("uni_logs_head_bytes", "Bytes of memory that those take which are in the log only.", stats.head_bytes),
-        gauge("uni_logs_wal_bytes", "Bytes of the write-ahead log of messages and events.", stats.journal_bytes),
+        gauge(
+            "uni_logs_head_bytes",
+            "Bytes of memory that those take which are in the log only.",
+            stats.head_bytes,
+        ),
+        gauge(
+            "uni_logs_wal_bytes",
+            "Bytes of the write-ahead log of messages and events.",
+            stats.journal_bytes,
+        ),
         gauge("uni_logs_files", "Files of messages and events.", stats.files),
         gauge("uni_logs_file_bytes", "Bytes of these files.", stats.file_bytes),
         gauge("uni_logs_text_bytes", "Bytes of the texts in them, unpacked.", stats.raw_bytes),

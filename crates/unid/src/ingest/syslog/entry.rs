@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use uni_store::{LogEntry, LogKind};
 use uni_vmm::name::VmName;
-use uni_wire::syslog::{Context, Element, Parsed, parse};
 use uni_wire::Timestamp;
+use uni_wire::syslog::{Context, Element, Parsed, parse};
 
 /// A message from further ahead than this has a wrong clock: it gets the time of its arrival.
 const MAX_AHEAD_NANOS: i64 = 60_000_000_000;

@@ -82,7 +82,7 @@ impl<'a> Batch<'a> {
     }
 
     fn store(self) {
-        if let Some(kept) = self.ingest.append_logs(&self.sender.origin, self.entries) {
+        if let Some(kept) = self.ingest.append_logs(self.sender.origin, self.entries) {
             self.ingest.recent_messages.push(kept);
         }
     }
