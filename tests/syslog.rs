@@ -248,7 +248,11 @@ fn messages_are_filtered_and_shown_harmlessly() -> anyhow::Result<()> {
     let lines: Vec<&str> = table.lines().collect();
     ensure!(lines[0] == "2024-06-08T09:05:07.000Z err     dns: first", "{table}");
     ensure!(lines[5].ends_with("Z warning late: ^[[2J<U+202E>x^Jy"), "{table}");
-    let refused: [(&[&str], &str); 8] = [
+    let refused: [(&[&str], &str); 12] = [
+        (&["--source", "console"], "whose console"),
+        (&["web", "--word", "x"], "--source syslog"),
+        (&["web", "--until", "1h"], "--source syslog"),
+        (&[], "VM"),
         (&["web", "--source", "syslog", "--grep", "("], "pattern"),
         (&["web", "--source", "syslog", "--level", "loud"], "warning"),
         (&["web", "--source", "syslog", "--run", "last"], "--source console"),

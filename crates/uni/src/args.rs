@@ -249,7 +249,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
     /// The VM's id, its name, or the beginning of its id; with --source syslog all VMs where it is left out
-    #[arg(value_parser = NonEmptyStringValueParser::new(), required_if_eq("source", "console"))]
+    #[arg(value_parser = NonEmptyStringValueParser::new(), required_unless_present = "source")]
     pub(crate) vm: Option<String>,
 
     /// What is shown: the serial console, or the messages that came as syslog
