@@ -1,10 +1,11 @@
 //! A pattern that texts are searched with.
 //!
-//! Owns the bounds of a pattern, and when it may be looked for in many texts at once: where no part of it looks at the
-//! beginning or the end of a text, it finds in texts that lie behind each other, with a byte between them that is no
-//! UTF-8, just what it finds in each.
+//! Owns the bounds of a pattern, and how it is looked for in many texts at once: where no part of it looks at what stands
+//! around (beginnings, ends, bounds of words), it finds in texts that lie behind each other, with a byte between them that
+//! is no UTF-8, just what it finds in each. Without those parts it finds that and perhaps more.
 
 use regex::{Regex, RegexBuilder, bytes};
+use regex_syntax::hir::{Hir, HirKind, Repetition};
 
 /// Most bytes that a compiled pattern may take.
 const MAX_COMPILED_BYTES: usize = 1 << 20;
@@ -15,7 +16,10 @@ const MAX_PATTERN_BYTES: usize = 4096;
 #[derive(Clone, Debug)]
 pub struct LogPattern {
     one: Regex,
+    /// For texts behind each other; finds at least what `one` does.
     many: Option<bytes::Regex>,
+    /// `many` finds just what `one` does.
+    is_exact: bool,
 }
 
 /// Why a pattern cannot be used.
@@ -49,13 +53,14 @@ impl LogPattern {
         }
         let bad = |source| LogPatternError::Bad { pattern: pattern.to_owned(), source };
         let one = RegexBuilder::new(pattern).size_limit(MAX_COMPILED_BYTES).build().map_err(bad)?;
-        let looks = regex_syntax::parse(pattern).map(|hir| !hir.properties().look_set().is_empty());
-        let many = if looks == Ok(false) {
-            Some(bytes::RegexBuilder::new(pattern).size_limit(MAX_COMPILED_BYTES).build().map_err(bad)?)
-        } else {
-            None
-        };
-        Ok(Self { one, many })
+        let hir = regex_syntax::parse(pattern).ok();
+        let is_exact = hir.as_ref().is_some_and(|hir| hir.properties().look_set().is_empty());
+        let many = hir.filter(|_| !is_exact).map(|hir| without_looks(&hir).to_string());
+        let many = bytes::RegexBuilder::new(many.as_deref().unwrap_or(pattern))
+            .size_limit(MAX_COMPILED_BYTES)
+            .build()
+            .ok();
+        Ok(Self { one, many, is_exact })
     }
 
     /// Whether it is found in a text.
@@ -63,9 +68,31 @@ impl LogPattern {
         self.one.is_match(text)
     }
 
-    /// For texts behind each other.
+    /// For texts behind each other: finds at least what is found in each.
     pub(crate) const fn many(&self) -> Option<&bytes::Regex> {
         self.many.as_ref()
+    }
+
+    /// Whether [`LogPattern::many`] finds nothing else.
+    pub(crate) const fn is_exact(&self) -> bool {
+        self.is_exact
+    }
+}
+
+/// The pattern without what looks at its surroundings: it is found wherever the pattern is.
+fn without_looks(hir: &Hir) -> Hir {
+    let all = |parts: &[Hir]| parts.iter().map(without_looks).collect();
+    match hir.kind() {
+        HirKind::Empty | HirKind::Look(_) => Hir::empty(),
+        HirKind::Literal(literal) => Hir::literal(literal.0.clone()),
+        HirKind::Class(class) => Hir::class(class.clone()),
+        HirKind::Repetition(repeated) => {
+            let sub = Box::new(without_looks(&repeated.sub));
+            Hir::repetition(Repetition { min: repeated.min, max: repeated.max, greedy: repeated.greedy, sub })
+        }
+        HirKind::Capture(capture) => without_looks(&capture.sub),
+        HirKind::Concat(parts) => Hir::concat(all(parts)),
+        HirKind::Alternation(parts) => Hir::alternation(all(parts)),
     }
 }
 
@@ -80,10 +107,11 @@ mod tests {
             texts in prop::collection::vec("[ab \\n\u{e9}]{0,5}", 1..8),
             pattern in prop::sample::select(vec![
                 "a+b", "[^a]b", "(?s).b", "a.b", "b?", "(?i)A B", "\\W", "\\S+", "a|\u{e9}", "[^b]{2}", "\\pL",
+                "^a", "b$", "\\ba", "(^| )(a|b)+$", "(?m)^b", "\\Ba", "^$", "(a\\b ?){2}",
             ]),
         ) {
             let pattern = LogPattern::new(pattern).unwrap();
-            let many = pattern.many().expect("no look-around");
+            let many = pattern.many().expect("a pattern");
             let mut joined = Vec::new();
             for text in &texts {
                 joined.extend_from_slice(text.as_bytes());
@@ -92,7 +120,8 @@ mod tests {
             let mut start = 0;
             for text in &texts {
                 let end = start + text.len() + 1;
-                let found = many.find_at(&joined, start).is_some_and(|found| found.start() < end);
+                let found = many.find_at(&joined, start).is_some_and(|found| found.start() < end)
+                    && (pattern.is_exact() || pattern.is_match(text));
                 prop_assert_eq!(found, pattern.is_match(text), "{:?}", text);
                 start = end;
             }
@@ -100,10 +129,12 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_look_at_ends_are_looked_for_in_each_text() {
+    fn patterns_that_look_around_are_told_from_those_that_do_not() {
         for pattern in ["^a", "a$", "\\ba", "(?m)^a", "\\Aa", "a\\z"] {
-            assert!(LogPattern::new(pattern).unwrap().many().is_none(), "{pattern}");
+            let pattern = LogPattern::new(pattern).unwrap();
+            assert!(!pattern.is_exact() && pattern.many().is_some_and(|many| many.as_str() == "a"));
         }
+        assert!(LogPattern::new("a.b|[^c]+").unwrap().is_exact());
     }
 
     #[test]

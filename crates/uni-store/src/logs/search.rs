@@ -249,7 +249,7 @@ impl<'a> Conditions<'a> {
         self.words.iter().all(|word| find_word(word, lower, 0).is_some())
             && (driver == Driver::Contains
                 || self.contains.as_ref().is_none_or(|part| part.find(text).is_some()))
-            && (driver == Driver::Pattern
+            && (driver == Driver::Pattern && self.pattern.is_some_and(LogPattern::is_exact)
                 || self
                     .pattern
                     .is_none_or(|pattern| std::str::from_utf8(text).is_ok_and(|text| pattern.is_match(text))))
