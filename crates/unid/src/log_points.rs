@@ -5,7 +5,7 @@
 
 use std::ops::ControlFlow;
 
-use uni_query::{Series, SourceError, Visitor};
+use uni_query::{Series, SourceError, TagMatcher, TagOp, Visitor};
 use uni_store::{LogEntry, LogKind, LogSeries, Logs};
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
@@ -50,11 +50,22 @@ fn kind(measurement: &str) -> Option<LogKind> {
     MEASUREMENTS.iter().find(|(name, _)| *name == measurement).map(|(_, kind)| *kind)
 }
 
-/// The series of a measurement.
-pub(crate) fn series(logs: &Logs, measurement: &str) -> Vec<Series> {
+/// The series of a measurement that equal what the matchers name; patterns are left to the engine, which checks every
+/// series again.
+pub(crate) fn series(logs: &Logs, measurement: &str, matchers: &[TagMatcher]) -> Vec<Series> {
     let Some(kind) = kind(measurement) else { return Vec::new() };
     let of_kind = logs.series().into_iter().filter(|(_, series)| series.kind == kind);
-    of_kind.map(|(number, series)| Series { id: LOGS | u64::from(number), tags: tags(&series) }).collect()
+    let mut all: Vec<Series> = of_kind
+        .map(|(number, series)| Series { id: LOGS | u64::from(number), tags: tags(&series) })
+        .collect();
+    all.retain(|series| {
+        matchers.iter().all(|matcher| match matcher.op {
+            TagOp::Equal => series.tag(&matcher.key) == matcher.value,
+            TagOp::NotEqual => series.tag(&matcher.key) != matcher.value,
+            TagOp::Regex | TagOp::NotRegex => true,
+        })
+    });
+    all
 }
 
 fn tags(series: &LogSeries) -> Vec<(String, String)> {

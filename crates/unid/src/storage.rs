@@ -146,15 +146,15 @@ impl Source for Storage {
     }
 
     fn series(&self, db: &str, measurement: &str, matchers: &[TagMatcher]) -> Vec<Series> {
-        let matchers: Vec<Matcher> = matchers.iter().filter_map(matcher).collect();
-        let found = self.store.series(db, measurement, &matchers);
+        let known: Vec<Matcher> = matchers.iter().filter_map(matcher).collect();
+        let found = self.store.series(db, measurement, &known);
         let owned = |(key, value): (Box<str>, Box<str>)| (key.into_string(), value.into_string());
         let mut all: Vec<Series> = found
             .into_iter()
             .map(|s| Series { id: s.id.number(), tags: s.tags.into_iter().map(owned).collect() })
             .collect();
         if db == DEFAULT_DATABASE {
-            all.extend(log_points::series(self.store.logs(), measurement));
+            all.extend(log_points::series(self.store.logs(), measurement, matchers));
         }
         all
     }
