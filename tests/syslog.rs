@@ -248,7 +248,11 @@ fn messages_are_filtered_and_shown_harmlessly() -> anyhow::Result<()> {
     let lines: Vec<&str> = table.lines().collect();
     ensure!(lines[0] == "2024-06-08T09:05:07.000Z err     dns: first", "{table}");
     ensure!(lines[5].ends_with("Z warning late: ^[[2J<U+202E>x^Jy"), "{table}");
-    let refused: [(&[&str], &str); 8] = [
+    let refused: [(&[&str], &str); 12] = [
+        (&["--source", "console"], "whose console"),
+        (&["web", "--word", "x"], "--source syslog"),
+        (&["web", "--until", "1h"], "--source syslog"),
+        (&[], "VM"),
         (&["web", "--source", "syslog", "--grep", "("], "pattern"),
         (&["web", "--source", "syslog", "--level", "loud"], "warning"),
         (&["web", "--source", "syslog", "--run", "last"], "--source console"),
@@ -436,5 +440,57 @@ fn the_listener_is_refused_beyond_loopback_and_says_when_its_port_is_taken() -> 
         ensure!(output.status.code() == Some(1), "{address}: {:?} {stderr}", output.status);
         ensure!(words.iter().all(|word| stderr.contains(word)), "{address}: {stderr}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_guests_lines_are_found_after_a_restart_by_vm_word_level_time_and_pattern() -> anyhow::Result<()> {
+    let state = tempfile::tempdir()?;
+    let mut daemon = Daemon::start(state.path(), &[])?;
+    let image = guest("hello").display().to_string();
+    daemon.uni_ok(&["run", &image, "--name", "greeter", "--memory", "32M", "--", "--syslog=10.99.0.1"])?;
+    eventually("lines of the guest", || {
+        ensure!(!messages(&daemon, "greeter", &["--level", "info"])?.is_empty());
+        Ok(())
+    })?;
+    send(&daemon, "<11>1 2024-06-08T09:05:07Z web dns - - - No ANSWER from 10.0.0.7: gave up")?;
+    arrived(&daemon, "web", "No ANSWER from 10.0.0.7: gave up")?;
+    daemon.uni_ok(&["stop", "greeter", "--force"])?;
+    let before = messages(&daemon, "greeter", &[])?;
+    daemon.terminate()?;
+    drop(daemon);
+    let daemon = Daemon::start(state.path(), &[])?;
+    ensure!(messages(&daemon, "greeter", &[])? == before, "{before:?}");
+    let text = before[0]["message"].as_str().context("a text")?;
+    let word =
+        text.split(|c: char| !c.is_ascii_alphanumeric()).max_by_key(|word| word.len()).context("a word")?;
+    ensure!(word.len() > 3, "{text}");
+    let first = |flags: &[&str]| -> anyhow::Result<bool> {
+        Ok(messages(&daemon, "greeter", flags)?.contains(&before[0]))
+    };
+    ensure!(first(&["--word", &word.to_uppercase()])? && first(&["--regex", &word[1..]])?, "{word}");
+    ensure!(!first(&["--word", &word[1..]])? && !first(&["--word", word, "--word", "zebra"])?, "{word}");
+    ensure!(first(&["--since", "1h"])? && !first(&["--until", "1h"])? && !first(&["--level", "emerg"])?);
+    let old = |flags: &[&str]| -> anyhow::Result<usize> { Ok(messages(&daemon, "web", flags)?.len()) };
+    ensure!(old(&["--until", "1h", "--word", "no answer", "--level", "err"])? == 1);
+    ensure!(old(&["--word", "answe"])? == 0 && old(&["--grep", "gave up$", "--until", "1h"])? == 1);
+    // of all at once, each with its name
+    let all = daemon.uni_json(&["logs", "--source", "syslog", "--level", "info"])?;
+    let vms: Vec<&str> =
+        all.as_array().context("an array")?.iter().filter_map(|m| m["vm"].as_str()).collect();
+    ensure!(vms.first() == Some(&"web") && vms.contains(&"greeter"), "{vms:?}");
+    let table = daemon.uni_ok(&["logs", "--source", "syslog", "-n", "100", "--word", "answer"])?;
+    ensure!(table == "2024-06-08T09:05:07.000Z err     web dns: No ANSWER from 10.0.0.7: gave up", "{table}");
+    // and by the query language, as panels of logs and of their rates ask
+    let rows = daemon
+        .rows("SELECT message, appname, severity FROM syslog WHERE vm = 'web' AND severity_code <= 3")?;
+    ensure!(
+        rows.len() == 1 && rows[0][1] == "No ANSWER from 10.0.0.7: gave up" && rows[0][3] == "err",
+        "{rows:?}"
+    );
+    let count = daemon.number("SELECT count(message) FROM syslog WHERE vm = 'greeter'")?;
+    ensure!(count as usize == before.len(), "{count} of {}", before.len());
+    let events = daemon.rows("SELECT event, text FROM lifecycle WHERE vm = 'greeter'")?;
+    ensure!(events.iter().any(|row| row[1] == "start"), "{events:?}");
     Ok(())
 }

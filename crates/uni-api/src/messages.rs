@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 /// Parameters of `VM.Messages`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct MessagesParams {
-    /// A VM's id, name or id prefix; or the exact name of a host that sends syslog and is no VM.
+    /// A VM's id, name or id prefix; or the exact name of a host that sends syslog and is no VM. Empty means all, and
+    /// those of nobody.
     pub id: String,
     /// Only messages after this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -13,6 +14,12 @@ pub struct MessagesParams {
     /// Only messages of the last so many milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// Only messages older than so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// Only messages with all of these words, whole and in any case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<String>,
     /// Only messages of this severity (`emerg` to `debug`) or a worse one; empty means all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub level: String,
@@ -36,8 +43,8 @@ pub struct MessagesParams {
 pub struct Place {
     /// Nanoseconds since the Unix epoch.
     pub time: i64,
-    /// Tells messages of the same time apart.
-    pub series: u64,
+    /// Counts the messages of this time that are asked for, from 0.
+    pub nth: u64,
 }
 
 /// Messages of a VM, the oldest first.
@@ -75,6 +82,9 @@ pub struct Message {
     pub time_ns: i64,
     /// `emerg`, `alert`, `crit`, `err`, `warning`, `notice`, `info` or `debug`.
     pub severity: String,
+    /// Whose it is; left out where it is nobody's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub vm: String,
     /// Facility, 0 to 23.
     pub facility_code: i64,
     /// The host that the message names.

@@ -69,6 +69,7 @@ impl Store {
                 copy.sync_dir(&dir)?;
             }
         }
+        self.logs().backup(&copy)?;
         copy.partition_seconds(self.partition_seconds.cast_unsigned()).map_err(|error| FileError {
             step: "mark as a store",
             path: to.into(),

@@ -55,7 +55,9 @@ impl Store {
     pub fn merge(&self, now: Timestamp, pause: &mut dyn FnMut()) -> Result<bool, MaintainError> {
         let _one_at_a_time = self.lock_merging();
         self.age_tiers(now)?;
-        let Some((place, old)) = self.choose(now) else { return self.make_tiers(now, pause) };
+        let Some((place, old)) = self.choose(now) else {
+            return Ok(self.make_tiers(now, pause)? || self.logs().merge(now, pause)?);
+        };
         let number = self.lock_maintenance().take_number();
         match self.merge_segments(&place, &old, number, pause) {
             Ok(Some(merged)) => self.replace(&place, &old, merged),

@@ -57,6 +57,11 @@ impl Files {
         known.unwrap_or_else(|| crate::Options::default().partition_seconds)
     }
 
+    /// The same kind of folders in a folder of this one; nothing is made.
+    pub(crate) fn below(&self, name: &str) -> Self {
+        Self { disk: Arc::clone(&self.disk), root: self.root.join(name) }
+    }
+
     /// Another store on the same disk.
     pub(crate) fn create_in(other: &Self, root: &Path) -> Result<Self, FileError> {
         Self::create(Arc::clone(&other.disk), root)

@@ -51,3 +51,8 @@ pub fn check_index(bytes: &[u8]) {
         let _ = index::unpack(bytes);
     }
 }
+
+/// A block of logs without its checksums, the index that would lead to it, and a frame of their write-ahead log.
+pub fn check_logs(bytes: &[u8]) {
+    crate::logs::check_block(bytes);
+}

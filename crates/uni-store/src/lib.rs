@@ -58,6 +58,7 @@ pub mod fuzz;
 mod head;
 mod index;
 mod lines;
+mod logs;
 mod matcher;
 mod merge;
 mod options;
@@ -95,6 +96,10 @@ pub use disk::{Disk, DiskFile, Lock, OsDisk};
 pub use error::{AppendError, CreateDatabaseError, MaintainError, OpenError, ScanError};
 pub use export::{ExportCursor, ExportPage, ExportSelection, MeasurementSchema};
 pub use lines::{AppendedLines, LineEvent, LineOptions};
+pub use logs::{
+    DroppedLogs, Found, LogEntry, LogKind, LogPattern, LogPatternError, LogRefusal, LogSearch, LogSeries,
+    LogStats, LogVisitor, Logs, LogsAppended, MAX_NAME_BYTES, MAX_PART_BYTES, MAX_TEXT_BYTES, Order,
+};
 pub use matcher::{Matcher, MatcherError, Op};
 pub use options::{Durability, Options};
 pub use point::{Point, RejectReason};

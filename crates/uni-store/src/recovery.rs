@@ -35,6 +35,10 @@ pub struct Recovery {
     pub segments: u64,
     /// Columns of segments that no query reaches, because their field has another type in newer ones.
     pub hidden_columns: u64,
+    /// Files of logs opened.
+    pub log_files: u64,
+    /// Entries of logs read from their write-ahead log into memory.
+    pub log_entries_replayed: u64,
 }
 
 /// A damaged file, or the copy of a damaged tail.

@@ -11,6 +11,7 @@ use crate::append::Writer;
 use crate::disk::{Disk, Lock, OsDisk};
 use crate::error::{CreateDatabaseError, FileError, MaintainError, OpenError};
 use crate::files::{Files, MAX_DATABASE_NAME, database_name_is_usable};
+use crate::logs::{DroppedLogs, Logs};
 use crate::options::{Durability, Options};
 use crate::recovery::{self, Recovery};
 use crate::retention::DroppedPartition;
@@ -34,6 +35,7 @@ pub struct Store {
     pub(crate) partition_seconds: i64,
     pub(crate) counters: Counters,
     recovery: Recovery,
+    logs: Logs,
     /// Held while segments are merged; taken before all other locks.
     merging: Mutex<()>,
     /// Segments with a damaged block: never merged.
@@ -133,6 +135,8 @@ pub struct Maintained {
     pub synced: bool,
     /// Partitions dropped by retention.
     pub dropped: Vec<DroppedPartition>,
+    /// Partitions of logs dropped by retention.
+    pub dropped_logs: Vec<DroppedLogs>,
 }
 
 impl Store {
@@ -164,7 +168,8 @@ impl Store {
         let files = Files::create(disk, dir)?;
         let lock = files.lock()?;
         let partition_seconds = files.partition_seconds(options.partition_seconds)?.cast_signed();
-        let recovered = recovery::recover(&files, partition_seconds, &options, now)?;
+        let mut recovered = recovery::recover(&files, partition_seconds, &options, now)?;
+        let logs = Logs::open(&files, &options, partition_seconds, now, &mut recovered.report)?;
         let counters = Counters::default();
         counters.frozen_log_bytes.store(recovered.log_bytes, Ordering::Relaxed);
         let writer = Writer::create(&files, recovered.next_log, recovered.logs, recovered.log_bytes)?;
@@ -180,6 +185,7 @@ impl Store {
             partition_seconds,
             counters,
             recovery: recovered.report,
+            logs,
             merging: Mutex::default(),
             unmergeable: Mutex::default(),
             tierless: Mutex::default(),
@@ -198,6 +204,11 @@ impl Store {
     /// What was found, cut off and set aside when the store was opened.
     pub const fn recovery(&self) -> &Recovery {
         &self.recovery
+    }
+
+    /// The logs and events beside the points.
+    pub const fn logs(&self) -> &Logs {
+        &self.logs
     }
 
     /// Makes a database that outlives a power cut; one that exists is fine.
@@ -294,9 +305,12 @@ impl Store {
         }
         if self.sync_is_due(now) {
             self.sync()?;
+            self.logs.sync()?;
             done.synced = true;
         }
+        self.logs.flush_if_large()?;
         done.dropped = self.enforce_retention(now)?;
+        done.dropped_logs = self.logs.enforce_retention(now, self.options.retention);
         Ok(done)
     }
 

@@ -111,6 +111,11 @@ impl Frame {
         put_zigzag(&mut self.entries, before);
     }
 
+    /// Bytes that only their writer reads, where rows would be.
+    pub(crate) fn put_raw(&mut self, bytes: &[u8]) {
+        self.rows.extend_from_slice(bytes);
+    }
+
     fn seal(&mut self) -> &[u8] {
         let out = &mut self.sealed;
         out.clear();

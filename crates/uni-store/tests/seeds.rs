@@ -36,3 +36,8 @@ fn blocks() {
 fn indexes() {
     replay("store_index", uni_store::fuzz::check_index);
 }
+
+#[test]
+fn blocks_of_logs() {
+    replay("store_logs", uni_store::fuzz::check_logs);
+}

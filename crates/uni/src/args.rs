@@ -259,8 +259,9 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogsArgs {
-    #[command(flatten)]
-    pub(crate) vm: VmArg,
+    /// The VM's id, its name, or the beginning of its id; with --source syslog all VMs where it is left out
+    #[arg(value_parser = NonEmptyStringValueParser::new(), required_unless_present = "source")]
+    pub(crate) vm: Option<String>,
 
     /// What is shown: the serial console, or the messages that came as syslog
     #[arg(long, value_enum, default_value_t = LogSource::Console)]
@@ -275,7 +276,7 @@ pub(crate) struct LogsArgs {
     pub(crate) run: String,
 
     /// Begin with the last N lines or messages instead of the earliest kept
-    #[arg(long, value_name = "N", conflicts_with = "tail_bytes")]
+    #[arg(short = 'n', long, value_name = "N", conflicts_with = "tail_bytes")]
     pub(crate) tail: Option<usize>,
 
     /// Begin with the last N bytes
@@ -291,8 +292,16 @@ pub(crate) struct LogsArgs {
     pub(crate) since: Option<Duration>,
 
     /// With --source syslog: only messages in whose text this regular expression is found
-    #[arg(long, value_name = "RE", value_parser = NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
+    #[arg(long, visible_alias = "regex", value_name = "RE", value_parser = NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
     pub(crate) grep: Option<String>,
+
+    /// With --source syslog: only messages in whose text this word stands, whole and in any case; may be repeated
+    #[arg(long, value_name = "WORD", value_parser = NonEmptyStringValueParser::new(), allow_hyphen_values = true)]
+    pub(crate) word: Vec<String>,
+
+    /// With --source syslog: only messages older than this, e.g. 90s, 15m, 1h
+    #[arg(long, value_name = "D", value_parser = duration::parse, conflicts_with = "follow")]
+    pub(crate) until: Option<Duration>,
 }
 
 /// Where what `logs` shows comes from.
@@ -345,7 +354,9 @@ impl LogsArgs {
             LogSource::Console => vec![
                 ("--level", self.level.is_some()),
                 ("--since", self.since.is_some()),
+                ("--until", self.until.is_some()),
                 ("--grep", self.grep.is_some()),
+                ("--word", !self.word.is_empty()),
             ],
             LogSource::Syslog => {
                 vec![("--run", !self.run.is_empty()), ("--tail-bytes", self.tail_bytes.is_some())]

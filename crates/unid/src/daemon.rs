@@ -90,6 +90,7 @@ pub(crate) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
     // tasks end before the store's last sync, so that nothing is written after it
     runtime.shutdown_timeout(Duration::from_secs(2));
     storage.store().sync().context("sync the store at the end")?;
+    storage.store().logs().sync().context("sync the logs at the end")?;
     tracing.finish();
     if outcome.is_ok() {
         tracing::info!("unid shutdown complete");
@@ -252,9 +253,14 @@ async fn upkeep(storage: Arc<Storage>) {
         ticks.tick().await;
         let storage = Arc::clone(&storage);
         match tokio::task::spawn_blocking(move || storage.store().maintain(clock::now())).await {
-            Ok(Ok(done)) => done.dropped.iter().for_each(|partition| {
-                tracing::info!(database = partition.database, "retention: dropped a partition");
-            }),
+            Ok(Ok(done)) => {
+                for partition in &done.dropped {
+                    tracing::info!(database = partition.database, "retention: dropped a partition");
+                }
+                for logs in &done.dropped_logs {
+                    tracing::info!(bytes = logs.bytes, "retention: dropped a partition of logs");
+                }
+            }
             Ok(Err(error)) => {
                 tracing::error!(err = format!("{:#}", anyhow::Error::new(error)), "store upkeep");
             }

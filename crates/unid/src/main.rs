@@ -13,6 +13,7 @@ mod heap_traces;
 mod http;
 mod ingest;
 mod live;
+mod log_points;
 mod logging;
 mod look;
 mod management;

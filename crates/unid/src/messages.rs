@@ -3,46 +3,38 @@
 //! Owns the filters, the order across series and the bounds of one answer. Never writes, and never sees a message before
 //! the store has it.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use regex::{Regex, RegexBuilder};
 use tokio::sync::Semaphore;
 use uni_api::messages::{Message, Messages, MessagesParams, Place};
-use uni_query::{Series, Source as _, TagMatcher, TagOp};
-use uni_store::Point;
-use uni_wire::{FieldValue, Timestamp};
+use uni_store::{LogEntry, LogKind, LogPattern, LogSearch, Logs, Order};
+use uni_wire::Timestamp;
 
 use crate::clock;
-use crate::ingest::syslog::{MEASUREMENT, SEVERITIES};
-use crate::ingest::{DEFAULT_DATABASE, Ingest};
+use crate::ingest::Ingest;
+use crate::log_points::SEVERITIES;
 use crate::storage::Storage;
 use crate::vms::Manager;
 
 /// Messages in one answer, and bytes of them; who wants more asks for the next page.
 const MAX_PAGE: usize = 1000;
 const MAX_PAGE_BYTES: usize = 2 * 1024 * 1024;
-/// The longest `--tail`.
+/// The longest `--tail`, and most messages of one moment that are told apart.
 const MAX_TAIL: usize = 100_000;
-/// Most bytes a compiled pattern may take, and the longest text of one.
-const MAX_COMPILED_BYTES: usize = 1 << 20;
-const MAX_PATTERN_BYTES: usize = 4096;
+/// Most words to look for, and the longest of them in bytes.
+const MAX_WORDS: usize = 16;
+const MAX_WORD_BYTES: usize = 1024;
 /// Readings of the store at one time; more wait.
 const MAX_READERS: usize = 4;
+/// Most threads of one reading.
+const MAX_THREADS: usize = 4;
 /// A reading that takes longer is given up.
 const READ_TIME: Duration = Duration::from_secs(20);
 /// The longest wait for a message, and how often one is looked for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(250);
-
-/// Fields that the store is asked for.
-const FIELDS: [&str; 6] = ["facility_code", "hostname", "message", "msgid", "procid", "structured_data"];
-/// Where the text is among them.
-const TEXT: usize = 2;
 
 /// What reads messages.
 #[derive(Debug)]
@@ -67,21 +59,22 @@ impl Reader {
         let start = Instant::now();
         let wait = Duration::from_millis(params.wait_ms).min(MAX_WAIT);
         let wanted = Wanted::new(params, clock::now())?;
-        let vm = self.manager.find(&params.id);
+        let vm = if params.id.is_empty() { None } else { Some(self.manager.find(&params.id)) };
         let (id, name) = match &vm {
-            Ok(vm) => (vm.id().to_owned(), vm.name().to_owned()),
+            None => (String::new(), None),
+            Some(Ok(vm)) => (vm.id().to_owned(), Some(vm.name().to_owned())),
             // a host that is no VM may send all the same
-            Err(_) if !series(&self.storage, &params.id, &SEVERITIES).is_empty() => {
-                (params.id.clone(), params.id.clone())
+            Some(Err(_)) if sends(self.storage.store().logs(), &params.id) => {
+                (params.id.clone(), Some(params.id.clone()))
             }
-            Err(error) => bail!("{error}"),
+            Some(Err(error)) => bail!("{error}"),
         };
         // asked before the messages are: what a VM said last is there once it is down
-        let is_down = || vm.as_ref().is_ok_and(|vm| vm.process().is_none());
+        let is_down = || matches!(&vm, Some(Ok(vm)) if vm.process().is_none());
         let Some(mut from) = params.arrived else {
             let (down, arrived) = (is_down(), self.ingest.recent_messages.next());
-            let Page { messages, last, more } = self.read(&name, &wanted).await?;
-            let next = last.max(wanted.after);
+            let Page { messages, last, more } = self.read(name, &wanted).await?;
+            let next = last.or(params.after);
             return Ok(Messages { id, messages, next, arrived, missed: 0, more, ended: down && !more });
         };
         let mut missed = 0;
@@ -91,8 +84,8 @@ impl Reader {
             (from, missed) = (next, missed + gone);
             let messages: Vec<_> = arrived
                 .iter()
-                .filter(|point| wanted.has(point, &name))
-                .map(|point| of_point(point))
+                .filter(|entry| wanted.has(entry, name.as_deref()))
+                .map(|entry| message(entry))
                 .collect();
             if !messages.is_empty() || ended || start.elapsed() >= wait {
                 let next = params.after;
@@ -102,11 +95,11 @@ impl Reader {
         }
     }
 
-    async fn read(&self, name: &str, wanted: &Wanted) -> anyhow::Result<Page> {
+    async fn read(&self, name: Option<String>, wanted: &Wanted) -> anyhow::Result<Page> {
         let slot = Arc::clone(&self.slots).acquire_owned().await?;
-        let (storage, name, wanted) = (Arc::clone(&self.storage), name.to_owned(), wanted.clone());
+        let (storage, wanted) = (Arc::clone(&self.storage), wanted.clone());
         let reading = move || {
-            let page = page(&storage, &name, &wanted);
+            let page = wanted.page(storage.store().logs(), name.as_deref());
             drop(slot);
             page
         };
@@ -114,66 +107,163 @@ impl Reader {
     }
 }
 
+/// Whether there are messages of `name`.
+fn sends(logs: &Logs, name: &str) -> bool {
+    logs.series().iter().any(|(_, series)| &*series.vm == name && series.kind == LogKind::Message)
+}
+
 /// Which messages are asked for.
 #[derive(Clone, Debug)]
 struct Wanted {
-    /// Only messages after this place.
-    after: Option<Place>,
-    severities: &'static [&'static str],
-    pattern: Option<Regex>,
+    from: Timestamp,
+    to: Timestamp,
+    /// Messages of the time `from` that were told already.
+    told: usize,
+    severity: u8,
+    words: Vec<String>,
+    pattern: Option<LogPattern>,
     tail: Option<usize>,
+}
+
+/// Some of the messages that are wanted.
+#[derive(Debug, Default)]
+struct Page {
+    messages: Vec<Message>,
+    /// Where the last of them stands.
+    last: Option<Place>,
+    more: bool,
 }
 
 impl Wanted {
     fn new(params: &MessagesParams, now: Timestamp) -> anyhow::Result<Self> {
-        let since = params.since_ms.map(|ms| {
+        let ago = |ms: u64| {
             let nanos = i64::try_from(ms).unwrap_or(i64::MAX).saturating_mul(1_000_000);
-            Place { time: now.nanos().saturating_sub(nanos), series: 0 }
-        });
+            Timestamp(now.nanos().saturating_sub(nanos))
+        };
+        let since = params.since_ms.map_or(Timestamp(i64::MIN), ago);
+        let after = params.after.filter(|after| Timestamp(after.time) >= since);
         Ok(Self {
-            after: since.max(params.after),
-            severities: at_least(&params.level)?,
+            from: after.map_or(since, |after| Timestamp(after.time)),
+            to: params.until_ms.map_or(Timestamp(i64::MAX), ago),
+            told: after.map_or(Ok(0), |after| told(after.nth))?,
+            severity: severity(&params.level)?,
+            words: words(&params.words)?,
             pattern: pattern(&params.grep)?,
             tail: params.tail.map(tail).transpose()?,
         })
     }
 
-    /// Whether a message is of `vm` and passes the filters that are not about time.
-    fn has(&self, point: &Point, vm: &str) -> bool {
-        let tag = |key| of(&point.tags, key).map_or("", |value| &**value);
-        let text = of(&point.fields, "message").map_or("", as_text);
-        tag("vm") == vm && self.severities.contains(&tag("severity")) && self.has_text(text)
+    /// Whether a message that has just come is of `vm` and passes the filters that are not about time.
+    fn has(&self, entry: &LogEntry, vm: Option<&str>) -> bool {
+        vm.is_none_or(|vm| vm == &*entry.vm)
+            && entry.severity <= self.severity
+            && self.words.iter().all(|word| entry.has_words(word))
+            && self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(&entry.text))
     }
 
-    fn has_text(&self, text: &str) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
-    }
-
-    /// The earliest time that a message may have.
-    fn from(&self) -> Timestamp {
-        Timestamp(self.after.map_or(i64::MIN, |place| place.time))
+    /// The first messages, or those that `tail` asks for.
+    fn page(&self, logs: &Logs, vm: Option<&str>) -> anyhow::Result<Page> {
+        let deadline = Instant::now() + READ_TIME;
+        let keep_going = || Instant::now() < deadline;
+        let vm: Option<Vec<&str>> = vm.map(|vm| vec![vm]);
+        let search = LogSearch {
+            vms: vm.as_deref(),
+            kind: Some(LogKind::Message),
+            from: self.from,
+            to: self.to,
+            severity: self.severity,
+            words: &self.words,
+            pattern: self.pattern.as_ref(),
+            threads: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
+            keep_going: &keep_going,
+            ..LogSearch::default()
+        };
+        match self.tail {
+            Some(0) => Ok(Page::default()),
+            Some(messages) => {
+                let (from, skip) = beginning_of_tail(logs, &search, messages)?;
+                page_from(logs, &LogSearch { from, ..search }, skip)
+            }
+            None => page_from(logs, &search, self.told),
+        }
     }
 }
 
-/// The severities that are as bad as `level`, or worse.
-fn at_least(level: &str) -> anyhow::Result<&'static [&'static str]> {
+/// Where the last `messages` begin: a time, and how many messages of that time come before them.
+fn beginning_of_tail(
+    logs: &Logs,
+    search: &LogSearch<'_>,
+    messages: usize,
+) -> anyhow::Result<(Timestamp, usize)> {
+    let newest = LogSearch { order: Order::Newest, limit: messages, texts: false, ..*search };
+    let (entries, more) = found(logs, &newest)?;
+    let Some(first) = entries.last().filter(|_| more) else { return Ok((search.from, 0)) };
+    let of_it = LogSearch { from: first.time, to: first.time, limit: MAX_TAIL, texts: false, ..*search };
+    let kept = entries.iter().filter(|entry| entry.time == first.time).count();
+    Ok((first.time, found(logs, &of_it)?.0.len().saturating_sub(kept)))
+}
+
+/// A page of messages, less the first `skip` ones of the time that the search begins with.
+fn page_from(logs: &Logs, search: &LogSearch<'_>, skip: usize) -> anyhow::Result<Page> {
+    let (entries, more) = found(logs, &LogSearch { limit: MAX_PAGE + skip, ..*search })?;
+    let told = entries.iter().take(skip).take_while(|entry| entry.time == search.from).count();
+    let mut page = Page { more, ..Page::default() };
+    let (mut bytes, mut nth) = (0, told as u64);
+    let mut time = search.from;
+    for entry in entries.iter().skip(told) {
+        bytes += entry.text.len() + entry.data.len();
+        if bytes > MAX_PAGE_BYTES && !page.messages.is_empty() {
+            page.more = true;
+            break;
+        }
+        if entry.time != time {
+            (time, nth) = (entry.time, 0);
+        }
+        page.last = Some(Place { time: time.nanos(), nth });
+        nth += 1;
+        page.messages.push(message(entry));
+    }
+    Ok(page)
+}
+
+/// What is found, and whether there is more of it.
+fn found(logs: &Logs, search: &LogSearch<'_>) -> anyhow::Result<(Vec<LogEntry>, bool)> {
+    let found = logs.search(search);
+    if found.stopped {
+        bail!("reading took longer than {} s; ask for less with --since", READ_TIME.as_secs());
+    }
+    found.fault.map_or(Ok(()), Err).context("read the messages from the store")?;
+    Ok((found.entries, found.more))
+}
+
+/// How many messages of a time were told, the `nth` one (from 0) included.
+fn told(nth: u64) -> anyhow::Result<usize> {
+    let told = usize::try_from(nth)?.saturating_add(1);
+    if told > MAX_TAIL {
+        bail!("more than {MAX_TAIL} messages of one moment; ask for fewer with --level or --grep");
+    }
+    Ok(told)
+}
+
+/// The severity that `level` names; all where it is empty.
+fn severity(level: &str) -> anyhow::Result<u8> {
     if level.is_empty() {
-        return Ok(&SEVERITIES);
+        return Ok(7);
     }
     let at = SEVERITIES.iter().position(|&severity| severity == level);
-    at.and_then(|at| SEVERITIES.get(..=at))
+    at.and_then(|at| u8::try_from(at).ok())
         .with_context(|| format!("level {level:?}: write one of {}", SEVERITIES.join(", ")))
 }
 
-fn pattern(text: &str) -> anyhow::Result<Option<Regex>> {
-    if text.is_empty() {
-        return Ok(None);
+fn words(words: &[String]) -> anyhow::Result<Vec<String>> {
+    if words.len() > MAX_WORDS || words.iter().any(|word| word.len() > MAX_WORD_BYTES) {
+        bail!("at most {MAX_WORDS} words of {MAX_WORD_BYTES} bytes each are taken");
     }
-    if text.len() > MAX_PATTERN_BYTES {
-        bail!("the pattern has {} bytes; at most {MAX_PATTERN_BYTES} are taken", text.len());
-    }
-    let pattern = RegexBuilder::new(text).size_limit(MAX_COMPILED_BYTES).build();
-    pattern.map(Some).with_context(|| format!("the pattern {text:?} cannot be used"))
+    Ok(words.to_vec())
+}
+
+fn pattern(text: &str) -> anyhow::Result<Option<LogPattern>> {
+    Ok(if text.is_empty() { None } else { Some(LogPattern::new(text)?) })
 }
 
 fn tail(messages: u32) -> anyhow::Result<usize> {
@@ -184,201 +274,19 @@ fn tail(messages: u32) -> anyhow::Result<usize> {
     Ok(messages)
 }
 
-/// Some of the messages that are wanted.
-#[derive(Debug, Default)]
-struct Page {
-    messages: Vec<Message>,
-    /// Up to here all was looked at.
-    last: Option<Place>,
-    more: bool,
-}
-
-/// The series that have messages of `name` of these severities.
-fn series(storage: &Storage, name: &str, severities: &[&str]) -> Vec<Series> {
-    let vm = TagMatcher { key: "vm".to_owned(), op: TagOp::Equal, value: name.to_owned() };
-    let mut found = storage.series(DEFAULT_DATABASE, MEASUREMENT, &[vm]);
-    found.retain(|series| tag(series, "vm") == name && severities.contains(&tag(series, "severity")));
-    found
-}
-
-fn tag<'a>(series: &'a Series, key: &str) -> &'a str {
-    series.tags.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value)
-}
-
-fn page(storage: &Storage, name: &str, wanted: &Wanted) -> anyhow::Result<Page> {
-    let all = series(storage, name, wanted.severities);
-    let deadline = Instant::now() + READ_TIME;
-    let mut scan = Scan { storage, wanted, all: &all, deadline, last: None };
-    let first = match wanted.tail {
-        Some(messages) => scan.newest(messages)?,
-        None => None,
-    };
-    if wanted.tail == Some(0) {
-        return Ok(Page { last: scan.last, ..Page::default() });
-    }
-    scan.page_from(first)
-}
-
-/// Gets each wanted row; says whether it wants more.
-type Each<'a> = dyn FnMut(Place, &[Option<FieldValue>]) -> ControlFlow<()> + 'a;
-
-/// One walk over the series of a VM.
-struct Scan<'a> {
-    storage: &'a Storage,
-    wanted: &'a Wanted,
-    all: &'a [Series],
-    deadline: Instant,
-    /// The last place looked at, wanted or not.
-    last: Option<Place>,
-}
-
-impl Scan<'_> {
-    /// The place of the message that so many, itself included, come from on; of the first if there are fewer.
-    fn newest(&mut self, messages: usize) -> anyhow::Result<Option<Place>> {
-        let mut kept: BinaryHeap<Reverse<Place>> = BinaryHeap::new();
-        for series in self.all {
-            self.visit(series, self.wanted.from(), &mut |place, _| {
-                kept.push(Reverse(place));
-                if kept.len() > messages {
-                    kept.pop();
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        Ok(kept.peek().map(|place| place.0))
-    }
-
-    /// The first messages, `first` included.
-    fn page_from(&mut self, first: Option<Place>) -> anyhow::Result<Page> {
-        let mut kept: BinaryHeap<Found> = BinaryHeap::new();
-        let mut more = false;
-        let from = first.map_or_else(|| self.wanted.from(), |place| Timestamp(place.time));
-        for series in self.all {
-            self.visit(series, from, &mut |place, values| {
-                if first.is_some_and(|first| place < first) {
-                    return ControlFlow::Continue(());
-                }
-                kept.push(Found { place, message: of_row(series, place, values) });
-                if kept.len() <= MAX_PAGE {
-                    return ControlFlow::Continue(());
-                }
-                more = true;
-                // what follows in this series is later still
-                if kept.pop().is_some_and(|last| last.place == place) {
-                    return ControlFlow::Break(());
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        let mut page = Page { more, ..Page::default() };
-        let mut told = None;
-        let mut bytes = 0;
-        for found in kept.into_sorted_vec() {
-            bytes += found.message.message.len() + found.message.structured_data.len();
-            if bytes > MAX_PAGE_BYTES && !page.messages.is_empty() {
-                page.more = true;
-                break;
-            }
-            told = Some(found.place);
-            page.messages.push(found.message);
-        }
-        page.last = if page.more { told } else { self.last };
-        Ok(page)
-    }
-
-    /// The rows of a series that are wanted, by time.
-    fn visit(&mut self, series: &Series, from: Timestamp, each: &mut Each<'_>) -> anyhow::Result<()> {
-        let mut late = false;
-        let mut seen = self.last;
-        let mut visit = |time: Timestamp, values: &[Option<FieldValue>]| {
-            if Instant::now() > self.deadline {
-                late = true;
-                return ControlFlow::Break(());
-            }
-            let place = Place { time: time.nanos(), series: series.id };
-            seen = seen.max(Some(place));
-            let matches = || self.wanted.has_text(values[TEXT].as_ref().map_or("", as_text));
-            if self.wanted.after.is_some_and(|after| place <= after) || !matches() {
-                return ControlFlow::Continue(());
-            }
-            each(place, values)
-        };
-        let to = Timestamp(i64::MAX);
-        self.storage
-            .scan(DEFAULT_DATABASE, series.id, &FIELDS, from, to, &mut visit)
-            .context("read the messages from the store")?;
-        self.last = seen;
-        if late {
-            bail!("reading took longer than {} s; ask for less with --since", READ_TIME.as_secs());
-        }
-        Ok(())
-    }
-}
-
-/// A message and where it stands, which alone is compared.
-struct Found {
-    place: Place,
-    message: Message,
-}
-
-impl PartialEq for Found {
-    fn eq(&self, other: &Self) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for Found {}
-
-impl PartialOrd for Found {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Found {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.place.cmp(&other.place)
-    }
-}
-
-fn of<'a, V>(pairs: &'a [(Box<str>, V)], key: &str) -> Option<&'a V> {
-    pairs.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
-}
-
-fn as_text(value: &FieldValue) -> &str {
-    if let FieldValue::String(text) = value { text } else { "" }
-}
-
-fn of_point(point: &Point) -> Message {
-    let tag = |key: &str| of(&point.tags, key).map_or("", |value| &**value);
-    message(point.time, tag, |key| of(&point.fields, key))
-}
-
-fn of_row(series: &Series, place: Place, values: &[Option<FieldValue>]) -> Message {
-    let field = |key: &str| values.get(FIELDS.iter().position(|&name| name == key)?)?.as_ref();
-    message(Timestamp(place.time), |key| tag(series, key), field)
-}
-
-fn message<'a>(
-    time: Timestamp,
-    tag: impl Fn(&str) -> &'a str,
-    field: impl Fn(&str) -> Option<&'a FieldValue>,
-) -> Message {
-    let text = |key| field(key).map_or("", as_text).to_owned();
+fn message(entry: &LogEntry) -> Message {
     Message {
-        time: clock::rfc3339_millis(time),
-        time_ns: time.nanos(),
-        severity: tag("severity").to_owned(),
-        facility_code: match field("facility_code") {
-            Some(FieldValue::Integer(code)) => *code,
-            _ => 0,
-        },
-        hostname: text("hostname"),
-        appname: tag("appname").to_owned(),
-        procid: text("procid"),
-        msgid: text("msgid"),
-        structured_data: text("structured_data"),
-        message: text("message"),
+        time: clock::rfc3339_millis(entry.time),
+        time_ns: entry.time.nanos(),
+        vm: entry.vm.to_string(),
+        severity: SEVERITIES[usize::from(entry.severity) % SEVERITIES.len()].to_owned(),
+        facility_code: entry.facility.into(),
+        hostname: entry.host.to_string(),
+        appname: entry.app.to_string(),
+        procid: entry.process.to_string(),
+        msgid: entry.id.to_string(),
+        structured_data: entry.data.to_string(),
+        message: entry.text.to_string(),
     }
 }
 
@@ -388,9 +296,8 @@ mod tests {
 
     #[test]
     fn a_level_means_itself_and_what_is_worse() {
-        assert_eq!(at_least("err").unwrap(), ["emerg", "alert", "crit", "err"]);
-        assert_eq!(at_least("").unwrap(), SEVERITIES);
-        let refused = at_least("loud").unwrap_err().to_string();
+        assert_eq!((severity("err").unwrap(), severity("").unwrap()), (3, 7));
+        let refused = severity("loud").unwrap_err().to_string();
         assert!(refused.contains("loud") && refused.contains("warning"), "{refused}");
     }
 

@@ -10,12 +10,13 @@ use uni_query::{
     WindowSummary,
 };
 use uni_store::{
-    AppendError, Appended, AppendedLines, CreateDatabaseError, LineEvent, LineOptions, Matcher, Op, Point,
-    Store, TierSum,
+    AppendError, Appended, AppendedLines, CreateDatabaseError, LineEvent, LineOptions, LogEntry,
+    LogsAppended, Matcher, Op, Point, Store, TierSum,
 };
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
 use crate::ingest::{DEFAULT_DATABASE, Durable};
+use crate::log_points;
 
 /// The store, with the promise that `--fsync` makes for acknowledged writes.
 #[derive(Debug)]
@@ -90,6 +91,14 @@ impl Storage {
         }
     }
 
+    /// Appends logs and events, which the kernel has when this returns.
+    ///
+    /// # Errors
+    /// When they could not be written.
+    pub(crate) fn append_logs(&self, entries: &[LogEntry]) -> Result<LogsAppended, AppendError> {
+        self.store.logs().append(entries)
+    }
+
     /// The store itself, for upkeep and figures.
     pub(crate) const fn store(&self) -> &Store {
         &self.store
@@ -117,21 +126,40 @@ impl Source for Storage {
     }
 
     fn measurements(&self, db: &str) -> Vec<String> {
-        self.store.measurements(db)
+        let mut names = self.store.measurements(db);
+        if db == DEFAULT_DATABASE {
+            names.extend(log_points::measurements(self.store.logs()).into_iter().map(str::to_owned));
+            names.sort_unstable();
+            names.dedup();
+        }
+        names
     }
 
     fn fields(&self, db: &str, measurement: &str) -> Vec<(String, FieldType)> {
-        self.store.fields(db, measurement)
+        let mut fields = self.store.fields(db, measurement);
+        if db == DEFAULT_DATABASE {
+            for &(name, of_type) in log_points::fields(self.store.logs(), measurement) {
+                let field = (name.to_owned(), of_type);
+                if !fields.contains(&field) {
+                    fields.push(field);
+                }
+            }
+        }
+        fields
     }
 
     fn series(&self, db: &str, measurement: &str, matchers: &[TagMatcher]) -> Vec<Series> {
-        let matchers: Vec<Matcher> = matchers.iter().filter_map(matcher).collect();
-        let found = self.store.series(db, measurement, &matchers);
+        let known: Vec<Matcher> = matchers.iter().filter_map(matcher).collect();
+        let found = self.store.series(db, measurement, &known);
         let owned = |(key, value): (Box<str>, Box<str>)| (key.into_string(), value.into_string());
-        found
+        let mut all: Vec<Series> = found
             .into_iter()
             .map(|s| Series { id: s.id.number(), tags: s.tags.into_iter().map(owned).collect() })
-            .collect()
+            .collect();
+        if db == DEFAULT_DATABASE {
+            all.extend(log_points::series(self.store.logs(), measurement, matchers));
+        }
+        all
     }
 
     fn scan(
@@ -143,6 +171,9 @@ impl Source for Storage {
         to: Timestamp,
         visit: &mut dyn FnMut(Timestamp, &[Option<FieldValue>]) -> ControlFlow<()>,
     ) -> Result<(), SourceError> {
+        if let Some(scanned) = log_points::scan(self.store.logs(), series, fields, (from, to), visit) {
+            return scanned;
+        }
         self.store
             .scan(db, uni_store::SeriesId::from_number(series), fields, from, to, visit)
             .map_err(|error| SourceError::new(error.to_string()))
@@ -157,6 +188,12 @@ impl Source for Storage {
         grid: Option<Grid>,
         visit: SummedVisitor<'_>,
     ) -> Result<(), SourceError> {
+        let mut rows = |time: Timestamp, values: &[Option<FieldValue>]| {
+            visit(Summed::Point(time, values)).map_continue(|_taken| ())
+        };
+        if let Some(scanned) = log_points::scan(self.store.logs(), series, fields, range, &mut rows) {
+            return scanned;
+        }
         let id = uni_store::SeriesId::from_number(series);
         let grid = grid.map(|Grid { every, offset }| uni_store::Grid { every, offset });
         let mut visit = |item: uni_store::Summed<'_>| match item {

@@ -60,3 +60,17 @@ pub(crate) fn contents(store: &Store, database: &str) -> Contents {
 pub(crate) fn row_count(store: &Store, database: &str) -> usize {
     contents(store, database).values().map(BTreeMap::len).sum()
 }
+
+/// The files below a folder whose names end so, sorted.
+pub(crate) fn folder_files(dir: &std::path::Path, extension: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            found.extend(folder_files(&path, extension));
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

@@ -6,6 +6,7 @@ mod common;
 mod crash;
 mod fixtures;
 mod lines;
+mod logs;
 mod model;
 mod power;
 mod tiers;

@@ -5,6 +5,7 @@
 //! or none; and nothing that was never appended.
 
 use crate::common::{DB, contents, integer, point};
+use crate::logs::{line, times};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
@@ -268,6 +269,9 @@ struct Told {
     acknowledged: Vec<i64>,
     /// The batch that was being appended when the power went.
     unsure: Vec<i64>,
+    /// The same of lines of the logs.
+    lines: Vec<i64>,
+    unsure_lines: Vec<i64>,
 }
 
 fn options() -> Options {
@@ -312,8 +316,14 @@ fn run(disk: &FrailDisk, told: &mut Told) -> Result<(), Box<dyn std::error::Erro
         let appended = store.append_durable(DB, &batch(&numbers))?;
         assert_eq!(appended.accepted, numbers.len());
         told.acknowledged.append(&mut told.unsure);
+        // lines of two partitions
+        told.unsure_lines = (round * 3..round * 3 + 3).map(|n| n + n % 2 * 60).collect();
+        let lines: Vec<_> = told.unsure_lines.iter().map(|n| line(*n)).collect();
+        assert_eq!(store.logs().append_durable(&lines)?.accepted, lines.len());
+        told.lines.append(&mut told.unsure_lines);
         if round % 3 == 2 {
             store.flush()?;
+            store.logs().flush()?;
         }
         if round % 7 == 6 {
             while store.merge(Timestamp(NOW.nanos() * 2), &mut || {})? {}
@@ -335,6 +345,19 @@ fn present(store: &Store) -> BTreeSet<i64> {
     present
 }
 
+/// Lines are there once each: all that were acknowledged, and of a batch that was not, all or none.
+fn check_lines(store: &Store, told: &Told, context: &str) {
+    let here = times(store.logs());
+    let mut safe = told.lines.clone();
+    safe.sort_unstable();
+    let mut all = [&safe[..], &told.unsure_lines].concat();
+    all.sort_unstable();
+    assert!(here == safe || here == all, "{context}: {here:?}, not {safe:?} or {all:?}");
+    store.logs().append_durable(&[line(1), line(70)]).expect(context);
+    store.logs().flush().expect(context);
+    assert_eq!(times(store.logs()).len(), here.len() + 2, "{context}");
+}
+
 fn check(disk: &FrailDisk, told: &Told, context: &str) {
     let store = Store::open_on(Arc::new(disk.clone()), root(), options(), NOW).expect(context);
     let here = if store.has_database(DB) { present(&store) } else { BTreeSet::new() };
@@ -345,6 +368,7 @@ fn check(disk: &FrailDisk, told: &Told, context: &str) {
     assert!(half == 0 || half == new.len(), "{context}: {half} of {} points of a batch", new.len());
     let known: BTreeSet<i64> = told.acknowledged.iter().chain(&told.unsure).copied().collect();
     assert!(here.is_subset(&known), "{context}");
+    check_lines(&store, told, context);
     // It goes on, and survives a second cut on the way.
     if store.has_database(DB) {
         store.append_durable(DB, &batch(&[7777])).expect(context);
@@ -363,7 +387,7 @@ fn at_every_operation_the_power_may_go_and_nothing_acknowledged_is_lost() {
     let whole = FrailDisk::new(usize::MAX);
     run(&whole, &mut Told::default()).expect("the power stays");
     let operations = whole.operations();
-    assert!(operations > 60, "{operations} operations");
+    assert!(operations > 100, "{operations} operations");
     for fail_after in 0..=operations {
         let (disk, mut told) = (FrailDisk::new(fail_after), Told::default());
         let outcome = run(&disk, &mut told);

@@ -18,8 +18,12 @@ const MAX_LOGS_BYTES: usize = 64 * 1024 * 1024;
 
 /// Prints a console, and with `--follow` what comes, until the VM ends.
 pub(super) fn logs(client: &mut Client, args: LogsArgs, format: Format) -> anyhow::Result<()> {
-    let first =
-        LogsParams { id: args.vm.vm, tail_bytes: args.tail_bytes, run: args.run, ..LogsParams::default() };
+    let first = LogsParams {
+        id: args.vm.unwrap_or_default(),
+        tail_bytes: args.tail_bytes,
+        run: args.run,
+        ..LogsParams::default()
+    };
     let mut kept = read_kept(client, first)?;
     if let Some(lines) = args.tail {
         let tail = text::last_lines(&kept.logs, lines).to_owned();

@@ -18,9 +18,13 @@ const FOLLOW_WAIT_MILLIS: u64 = 10_000;
 /// Prints messages, and with `--follow` what comes, until the VM ends.
 pub(super) fn logs(client: &mut Client, args: LogsArgs, format: Format) -> anyhow::Result<()> {
     let tail = args.tail.map(u32::try_from).transpose().context("--tail is too large")?;
+    let all_vms = args.vm.is_none();
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut params = MessagesParams {
-        id: args.vm.vm,
-        since_ms: args.since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+        id: args.vm.unwrap_or_default(),
+        since_ms: args.since.map(millis),
+        until_ms: args.until.map(millis),
+        words: args.word,
         level: args.level.map_or("", Level::name).to_owned(),
         grep: args.grep.unwrap_or_default(),
         tail,
@@ -37,7 +41,7 @@ pub(super) fn logs(client: &mut Client, args: LogsArgs, format: Format) -> anyho
     let mut newest = Vec::new();
     let end = told(client, &mut params, |page| {
         newest.clone_from(page);
-        print(page, format)
+        print(page, format, all_vms)
     })?;
     if args.follow && !end.ended { follow(client, params, &end, &newest, format) } else { Ok(()) }
 }
@@ -72,6 +76,7 @@ fn follow(
     let wait = ANSWER_WAIT + Duration::from_millis(FOLLOW_WAIT_MILLIS);
     (params.arrived, params.wait_ms) = (Some(end.arrived), FOLLOW_WAIT_MILLIS);
     let mut shown = shown;
+    let all_vms = params.id.is_empty();
     loop {
         let mut page: Messages = match client.call_patiently(method::VM_MESSAGES, &params, wait) {
             Ok(page) => page,
@@ -85,7 +90,7 @@ fn follow(
             );
         }
         page.messages.retain(|message| !shown.contains(message));
-        print(&page.messages, format)?;
+        print(&page.messages, format, all_vms)?;
         if !page.messages.is_empty() {
             shown = &[];
         }
@@ -96,16 +101,23 @@ fn follow(
     }
 }
 
-fn print(messages: &[Message], format: Format) -> anyhow::Result<()> {
+fn print(messages: &[Message], format: Format, all_vms: bool) -> anyhow::Result<()> {
     match format {
         Format::Json => messages.iter().try_for_each(output::json_line),
-        Format::Table => output::text(&messages.iter().map(line).collect::<String>()),
+        Format::Table => {
+            output::text(&messages.iter().map(|message| line(message, all_vms)).collect::<String>())
+        }
     }
 }
 
-/// One message, one line: control characters are shown and not obeyed, whoever reads it.
-fn line(message: &Message) -> String {
+/// One message, one line, with the name of its VM where they are of several: control characters are shown and not
+/// obeyed, whoever reads it.
+fn line(message: &Message, all_vms: bool) -> String {
     let mut line = format!("{} {:<7} ", message.time, message.severity);
+    if all_vms {
+        line.push_str(&text::one_line(if message.vm.is_empty() { "-" } else { &message.vm }));
+        line.push(' ');
+    }
     // writing to a String cannot fail
     let _ = match (message.appname.as_str(), message.procid.as_str()) {
         ("", _) => Ok(()),
@@ -136,8 +148,12 @@ mod tests {
             message: "x\x1b[2J\ny".to_owned(),
             ..Message::default()
         };
-        assert_eq!(line(&message), "2026-06-08T09:05:07.000Z err     dns[7]: [a b=\"^G\"] x^[[2J^Jy\n");
+        assert_eq!(
+            line(&message, false),
+            "2026-06-08T09:05:07.000Z err     dns[7]: [a b=\"^G\"] x^[[2J^Jy\n"
+        );
         let bare = Message { appname: String::new(), structured_data: String::new(), ..message };
-        assert_eq!(line(&bare), "2026-06-08T09:05:07.000Z err     x^[[2J^Jy\n");
+        assert_eq!(line(&bare, false), "2026-06-08T09:05:07.000Z err     x^[[2J^Jy\n");
+        assert_eq!(line(&bare, true), "2026-06-08T09:05:07.000Z err     - x^[[2J^Jy\n");
     }
 }

@@ -62,6 +62,9 @@ fn logs(client: &mut Client, args: LogsArgs, format: Format) -> anyhow::Result<(
     match (args.misfit(), args.source) {
         (Some(flag), LogSource::Console) => bail!("{flag} is for --source syslog; a console has no messages"),
         (Some(flag), LogSource::Syslog) => bail!("{flag} is for --source console; leave it out"),
+        (None, LogSource::Console) if args.vm.is_none() => {
+            bail!("whose console? name a VM; only messages (--source syslog) are shown of all")
+        }
         (None, LogSource::Console) => console::logs(client, args, format),
         (None, LogSource::Syslog) => messages::logs(client, args, format),
     }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use uni_api::daemon;
-use uni_store::{Appended, AppendedLines, LineEvent, LineOptions, Point, RejectReason};
+use uni_store::{Appended, AppendedLines, LineEvent, LineOptions, LogEntry, LogRefusal, Point, RejectReason};
 use uni_wire::Timestamp;
 use uni_wire::line::{LineError, Mode, Precision, parse_point};
 
@@ -106,6 +106,11 @@ impl Counters {
             RejectReason::FieldLimit { .. } => 2,
             _ => MALFORMED,
         };
+        self.refused_points[n].fetch_add(1, Relaxed);
+    }
+
+    fn refused_entry(&self, refusal: LogRefusal) {
+        let n = if refusal == LogRefusal::SeriesLimit { 1 } else { MALFORMED };
         self.refused_points[n].fetch_add(1, Relaxed);
     }
 
@@ -244,25 +249,29 @@ impl Ingest {
         self.show(&point);
     }
 
-    /// Stores points that a lenient wire brought and complains about what the store refused.
-    fn append_points(&self, origin: &Origin<'_>, points: &mut [Point]) {
-        if points.is_empty() {
-            return;
+    /// Stores messages or events and complains about those that are refused; gives back what is stored.
+    pub(crate) fn append_logs(
+        &self,
+        origin: impl std::fmt::Display,
+        mut entries: Vec<LogEntry>,
+    ) -> Option<Vec<LogEntry>> {
+        if entries.is_empty() {
+            return None;
         }
-        if let Origin::Vm(name) = origin {
-            for point in &mut *points {
-                if trust(point, name) {
-                    self.counters.renamed_points.fetch_add(1, Relaxed);
-                }
-            }
-        }
-        match self.append(DEFAULT_DATABASE, points, Durable::No) {
+        match self.storage.append_logs(&entries) {
             Ok(appended) => {
-                for rejected in &appended.rejected {
-                    self.complain(origin, &rejected.reason.to_string());
+                self.counters.points.fetch_add(appended.accepted as u64, Relaxed);
+                for (at, refusal) in appended.refused.iter().rev() {
+                    self.counters.refused_entry(*refusal);
+                    self.complain(&origin, &refusal.to_string());
+                    entries.remove(*at);
                 }
+                Some(entries)
             }
-            Err(error) => self.complain(origin, &error.to_string()),
+            Err(error) => {
+                self.complain(&origin, &error.to_string());
+                None
+            }
         }
     }
 

@@ -50,6 +50,7 @@ pub(crate) fn register(registry: &Registry, sources: Sources) {
         vms::collect(&manager, &sampler, families);
         families.extend(taken_in(&ingest));
         families.extend(store(&polled));
+        families.extend(super::logs::families(&polled.host().logs));
         families.extend(slots(&limits));
         families.extend(sampling(&sampler));
         families.extend(http.families());

@@ -7,6 +7,7 @@
 mod daemon;
 mod exposition;
 mod lifecycle;
+mod logs;
 mod polled;
 mod vms;
 

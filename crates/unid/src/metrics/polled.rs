@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 use uni_host::{Machine, ProcessSample, ProcessSampler};
-use uni_store::StoreStats;
+use uni_store::{LogStats, StoreStats};
 use uni_vmm::process::ProcessId;
 
 use crate::clock;
@@ -39,6 +39,7 @@ pub(super) struct Counts {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Host {
     pub(super) store: StoreStats,
+    pub(super) logs: LogStats,
     pub(super) process: Option<Process>,
 }
 
@@ -92,7 +93,9 @@ impl Polled {
 
     fn read_host(&self, storage: &Storage) {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = Host { store: storage.store().stats(), process: own.as_mut().and_then(Own::read) };
+        let store = storage.store();
+        let process = own.as_mut().and_then(Own::read);
+        let host = Host { store: store.stats(), logs: store.logs().stats(), process };
         *self.host.lock().unwrap_or_else(PoisonError::into_inner) = host;
     }
 }

@@ -1,19 +1,18 @@
 //! Syslog in: messages of RFC 3164 and RFC 5424 from VMs' own links and from the listeners (port 5514 by default).
 //!
-//! Owns whose messages they are, their limits and the listeners. What a message holds is [`point`]'s business. What a
+//! Owns whose messages they are, their limits and the listeners. What a message holds is [`mod@entry`]'s business. What a
 //! message says of its sender is believed only where nobody knows better.
 
+mod entry;
 mod listen;
-mod point;
 mod recent;
 
 pub(crate) use self::listen::{Way, serve_tcp, serve_udp};
-pub(crate) use self::point::{MEASUREMENT, SEVERITIES};
 pub(crate) use self::recent::Recent;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use uni_store::Point;
+use uni_store::LogEntry;
 use uni_wire::syslog::{DEFAULT_FRAME_LIMIT_BYTES as MAX_MESSAGE_BYTES, Deframer};
 
 use super::{Ingest, Origin};
@@ -47,12 +46,12 @@ pub(crate) fn accept(ingest: &Ingest, sender: Sender<'_>, datagram: &[u8]) {
 struct Batch<'a> {
     ingest: &'a Ingest,
     sender: Sender<'a>,
-    points: Vec<Point>,
+    entries: Vec<LogEntry>,
 }
 
 impl<'a> Batch<'a> {
     fn new(ingest: &'a Ingest, sender: Sender<'a>) -> Self {
-        Self { ingest, sender, points: Vec::new() }
+        Self { ingest, sender, entries: Vec::new() }
     }
 
     fn datagram(&mut self, datagram: &[u8]) {
@@ -69,22 +68,23 @@ impl<'a> Batch<'a> {
     fn message(&mut self, message: &[u8]) {
         let counters = &self.ingest.counters;
         let number = counters.syslog_messages.fetch_add(1, Relaxed);
-        let (mut point, claimed) = point::point(message, clock::now(), number, self.sender.bare_tag);
-        if let Some(name) = claimed.as_deref() {
-            // a VM that is run here has a link of its own: what comes another way is not its word. On a link, the
-            // name is corrected and counted with those of all points
-            if (self.sender.is_vm)(name) {
-                counters.renamed_points.fetch_add(1, Relaxed);
-            } else {
-                point.tags.push(("vm".into(), name.into()));
-            }
-        }
-        self.points.push(point);
+        let (mut entry, claimed) = entry::entry(message, clock::now(), number, self.sender.bare_tag);
+        let claimed = claimed.as_deref();
+        // a VM that is run here has a link of its own: what comes another way is not its word
+        let (owner, is_false) = match self.sender.origin {
+            Origin::Vm(name) => (Some(name), claimed.is_some_and(|claimed| claimed != name)),
+            Origin::Peer(_) if claimed.is_some_and(self.sender.is_vm) => (None, true),
+            Origin::Peer(_) => (claimed, false),
+        };
+        entry.vm = owner.unwrap_or_default().into();
+        counters.renamed_points.fetch_add(is_false.into(), Relaxed);
+        self.entries.push(entry);
     }
 
-    fn store(mut self) {
-        self.ingest.append_points(&self.sender.origin, &mut self.points);
-        self.ingest.recent_messages.push(self.points);
+    fn store(self) {
+        if let Some(kept) = self.ingest.append_logs(self.sender.origin, self.entries) {
+            self.ingest.recent_messages.push(kept);
+        }
     }
 }
 

@@ -7,8 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use uni_store::Point;
-use uni_wire::FieldValue;
+use uni_store::LogEntry;
 
 use crate::clock;
 
@@ -22,7 +21,7 @@ pub(crate) struct Recent(Mutex<Kept>);
 
 #[derive(Debug)]
 struct Kept {
-    messages: VecDeque<Arc<Point>>,
+    messages: VecDeque<Arc<LogEntry>>,
     bytes: usize,
     /// The number of the first one kept.
     first: u64,
@@ -40,11 +39,11 @@ impl Default for Recent {
 
 impl Recent {
     /// Adds messages that the store has.
-    pub(super) fn push(&self, points: Vec<Point>) {
+    pub(super) fn push(&self, entries: Vec<LogEntry>) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for point in points {
-            kept.bytes += bytes(&point);
-            kept.messages.push_back(Arc::new(point));
+        for entry in entries {
+            kept.bytes += bytes(&entry);
+            kept.messages.push_back(Arc::new(entry));
             while kept.messages.len() > MAX_MESSAGES || kept.bytes > MAX_BYTES {
                 let Some(gone) = kept.messages.pop_front() else { break };
                 kept.bytes -= bytes(&gone);
@@ -59,7 +58,7 @@ impl Recent {
     }
 
     /// The messages from number `from` on, the number of the next one, and how many between are no longer kept.
-    pub(crate) fn from(&self, from: u64) -> (Vec<Arc<Point>>, u64, u64) {
+    pub(crate) fn from(&self, from: u64) -> (Vec<Arc<LogEntry>>, u64, u64) {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // a number from before the start is from an earlier daemon, which told all it had
         let missed = kept.first.saturating_sub(from.max(kept.start));
@@ -74,29 +73,26 @@ impl Kept {
     }
 }
 
-fn bytes(point: &Point) -> usize {
-    let text = |value: &FieldValue| if let FieldValue::String(text) = value { text.len() } else { 0 };
-    point.fields.iter().map(|(_, value)| text(value)).sum()
+fn bytes(entry: &LogEntry) -> usize {
+    [&entry.text, &entry.data, &entry.process, &entry.id, &entry.host].iter().map(|text| text.len()).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use uni_wire::Timestamp;
 
-    fn point(text: &str) -> Point {
-        let fields = vec![("message".into(), FieldValue::String(text.into()))];
-        Point { measurement: "syslog".into(), tags: Vec::new(), fields, time: Timestamp(0) }
+    fn entry(text: &str) -> LogEntry {
+        LogEntry { text: text.into(), ..LogEntry::default() }
     }
 
     #[test]
     fn who_comes_late_is_told_how_many_are_gone() {
         let recent = Recent::default();
         let start = recent.next();
-        recent.push((0..MAX_MESSAGES + 10).map(|n| point(&n.to_string())).collect());
+        recent.push((0..MAX_MESSAGES + 10).map(|n| entry(&n.to_string())).collect());
         let (messages, next, missed) = recent.from(start);
         assert_eq!((messages.len(), missed), (MAX_MESSAGES, 10));
-        assert_eq!(*messages[0], point("10"));
+        assert_eq!(*messages[0], entry("10"));
         assert_eq!(recent.from(next), (Vec::new(), next, 0));
         assert_eq!(recent.from(next - 1).0.len(), 1);
         assert_eq!(recent.from(next + 5), (Vec::new(), next, 0));
@@ -106,7 +102,7 @@ mod tests {
     #[test]
     fn long_messages_are_fewer() {
         let recent = Recent::default();
-        recent.push((0..9).map(|_| point(&"x".repeat(MAX_BYTES / 4))).collect());
+        recent.push((0..9).map(|_| entry(&"x".repeat(MAX_BYTES / 4))).collect());
         assert_eq!(recent.from(0).0.len(), 4);
     }
 }

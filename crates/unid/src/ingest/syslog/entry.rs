@@ -1,65 +1,51 @@
-//! One syslog message as a point.
+//! One syslog message as an entry of the logs.
 //!
-//! Owns the shape of the point, which is Telegraf's with structured data in one field, and which time it gets. Never
-//! decides whose message it is: the name of the host is handed back for that.
+//! Owns what of a message goes where, and which time it gets. Never decides whose message it is: the name of the host is
+//! handed back for that.
 
 use std::fmt::Write as _;
 
-use uni_store::Point;
+use uni_store::{LogEntry, LogKind};
 use uni_vmm::name::VmName;
+use uni_wire::Timestamp;
 use uni_wire::syslog::{Context, Element, Parsed, parse};
-use uni_wire::{FieldValue, Timestamp};
 
-/// The measurement of all messages.
-pub(crate) const MEASUREMENT: &str = "syslog";
-/// Severities 0 to 7, as Telegraf and RFC 5424's own texts abbreviate them.
-pub(crate) const SEVERITIES: [&str; 8] =
-    ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 /// A message from further ahead than this has a wrong clock: it gets the time of its arrival.
 const MAX_AHEAD_NANOS: i64 = 60_000_000_000;
-/// The longest name of a program that becomes a tag; RFC 5424 allows 48 bytes, RFC 3164's readers take 64.
+/// The longest name of a program; RFC 5424 allows 48 bytes, RFC 3164's readers take 64.
 const MAX_APP_BYTES: usize = 64;
 
-/// The point of a message that arrived at `arrival`, and the VM it claims to be from, if its host name can be one.
+/// The entry of a message that arrived at `arrival`, nobody's yet, and the VM it claims to be from, if its host name can
+/// be one.
 ///
-/// The store keeps one point of a series at one time, and clocks of senders are coarse: `number`, different for
-/// messages that follow each other, tells them apart below what the sender's clock resolves. `bare_tag` says that
+/// Clocks of senders are coarse, and who asks for one point at one time would take messages for one: `number`, different
+/// for messages that follow each other, tells them apart below what the sender's clock resolves. `bare_tag` says that
 /// the program stands before the text without a colon, as MirageOS writes it.
-pub(super) fn point(
+pub(super) fn entry(
     message: &[u8],
     arrival: Timestamp,
     number: u64,
     bare_tag: bool,
-) -> (Point, Option<VmName>) {
+) -> (LogEntry, Option<VmName>) {
     let text = printable(message);
     let parsed = read(&text, &Context { reference: arrival, bare_tag });
-    let mut fields = vec![
-        ("facility_code".into(), FieldValue::Integer(i64::from(parsed.facility as u8))),
-        ("message".into(), FieldValue::String(parsed.text.trim_end().into())),
-        ("severity_code".into(), FieldValue::Integer(i64::from(parsed.severity as u8))),
-    ];
     let own_time = parsed.time.filter(|_| parsed.dated);
-    fields.extend(own_time.map(|time| ("timestamp".into(), FieldValue::Integer(time.nanos()))));
-    let data = (!parsed.data.is_empty()).then(|| written(&parsed.data));
-    let texts = [
-        ("hostname", parsed.host),
-        ("procid", parsed.process),
-        ("msgid", parsed.message_id),
-        ("structured_data", data.as_deref()),
-    ];
-    for (name, value) in texts {
-        fields.extend(value.map(|value| (name.into(), FieldValue::String(value.into()))));
-    }
-    fields.sort_unstable_by(|(a, _): &(Box<str>, _), (b, _)| a.cmp(b));
-    let severity = SEVERITIES[parsed.severity as usize];
-    let app = parsed.app.map(|app| ("appname".into(), app.into()));
-    let point = Point {
-        measurement: MEASUREMENT.into(),
-        tags: app.into_iter().chain([("severity".into(), severity.into())]).collect(),
-        fields,
+    let or_none = |value: Option<&str>| value.unwrap_or_default().into();
+    let entry = LogEntry {
         time: told_apart(own_time.filter(|&time| is_believable(time, arrival)), number).unwrap_or(arrival),
+        kind: LogKind::Message,
+        vm: Box::default(),
+        severity: parsed.severity as u8,
+        facility: parsed.facility as u8,
+        app: or_none(parsed.app),
+        host: or_none(parsed.host),
+        own_time,
+        process: or_none(parsed.process),
+        id: or_none(parsed.message_id),
+        data: written(&parsed.data).into(),
+        text: parsed.text.trim_end().into(),
     };
-    (point, parsed.host.and_then(|host| host.parse().ok()))
+    (entry, parsed.host.and_then(|host| host.parse().ok()))
 }
 
 /// The message as text: what is not UTF-8 is written `\xNN`, so that nothing is lost.
@@ -129,33 +115,25 @@ mod tests {
     /// 2026-06-08T09:05:07Z
     const NOW: Timestamp = Timestamp(1_780_909_507_000_000_000);
 
-    fn texts(point: &Point) -> Vec<(&str, &str)> {
-        let fields = point.fields.iter().filter_map(|(name, value)| match value {
-            FieldValue::String(text) => Some((&**name, &**text)),
-            _ => None,
-        });
-        fields.collect()
-    }
-
     #[test]
     fn what_a_message_says_of_itself_is_kept() {
         let message = b"<28>1 2026-06-08T09:05:06.5Z web dns 42 ID7 [a@1 k=\"v\\\"\"][b] no \xff answer\n";
-        let (point, claimed) = point(message, NOW, 3, false);
+        let (found, claimed) = entry(message, NOW, 3, false);
         assert_eq!(claimed.as_deref(), Some("web"));
-        assert_eq!(point.tags, [("appname".into(), "dns".into()), ("severity".into(), "warning".into())]);
-        let expected = [
-            ("hostname", "web"),
-            ("message", "no \\xff answer"),
-            ("msgid", "ID7"),
-            ("procid", "42"),
-            ("structured_data", "[a@1 k=\"v\\\"\"][b]"),
-        ];
-        assert_eq!(texts(&point), expected);
-        assert_eq!(point.time, Timestamp(NOW.nanos() - 500_000_000 + 3));
-        let integer =
-            |name: &str| point.fields.iter().find(|(field, _)| &**field == name).map(|(_, v)| v.clone());
-        assert_eq!(integer("facility_code"), Some(FieldValue::Integer(3)));
-        assert_eq!(integer("timestamp"), Some(FieldValue::Integer(NOW.nanos() - 500_000_000)));
+        let expected = LogEntry {
+            time: Timestamp(NOW.nanos() - 500_000_000 + 3),
+            severity: 4,
+            facility: 3,
+            app: "dns".into(),
+            host: "web".into(),
+            own_time: Some(Timestamp(NOW.nanos() - 500_000_000)),
+            process: "42".into(),
+            id: "ID7".into(),
+            data: "[a@1 k=\"v\\\"\"][b]".into(),
+            text: "no \\xff answer".into(),
+            ..LogEntry::default()
+        };
+        assert_eq!(found, expected);
     }
 
     #[test]
@@ -166,9 +144,9 @@ mod tests {
             "<13>1 2026-06-08T09:06:08Z web app - - - x",
             "<13>1 1969-06-08T09:06:08Z web app - - - x",
         ] {
-            assert_eq!(point(message.as_bytes(), NOW, 3, false).0.time, NOW, "{message}");
+            assert_eq!(entry(message.as_bytes(), NOW, 3, false).0.time, NOW, "{message}");
         }
-        let (slow, _) = point(b"<13>1 2026-06-08T09:06:06Z web app - - - x", NOW, 3, false);
+        let (slow, _) = entry(b"<13>1 2026-06-08T09:06:06Z web app - - - x", NOW, 3, false);
         assert_eq!(slow.time.nanos(), NOW.nanos() + 59_000_000_003);
     }
 
@@ -187,9 +165,9 @@ mod tests {
     fn a_program_that_cannot_be_one_leaves_the_message_whole() {
         let long = format!("<13>1 - h {} 1 id [a] text", "a".repeat(65));
         for message in ["<13>Jun  8 09:05:07 h \x1b[31m: x", &long] {
-            let (point, _) = point(message.as_bytes(), NOW, 0, true);
-            assert_eq!(texts(&point), [("hostname", "h"), ("message", message)]);
-            assert_eq!(point.tags.len(), 1);
+            let (whole, _) = entry(message.as_bytes(), NOW, 0, true);
+            assert_eq!((&*whole.host, &*whole.text), ("h", message));
+            assert_eq!((&*whole.app, &*whole.process, &*whole.id, &*whole.data), ("", "", "", ""));
         }
     }
 }
