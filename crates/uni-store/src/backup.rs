@@ -41,7 +41,7 @@ impl Store {
             state.databases.iter().map(|(name, d)| (name.clone(), segments(&d.partitions))).collect()
         };
         for (database, segments) in databases {
-            copy.create_dir_durably(&copy.database_dir(&database))?;
+            copy.create_dir_durably(&copy.space_dir(&database))?;
             for (start_s, segment) in segments {
                 let dir = copy.partition_dir(&database, start_s);
                 copy.create_dir_durably(&dir)?;

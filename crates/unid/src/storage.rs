@@ -1,18 +1,25 @@
 //! The store as the daemon uses it: the adapter between `uni-store` and the query engine, and upkeep.
 //!
-//! Owns no data and no file: joins two libraries that do not know each other.
+//! Owns no data and no file: joins two libraries that do not know each other. A database is meant with its default
+//! retention policy, unless a name has both ([`named`]).
+
+mod changes;
+pub(crate) mod events;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use uni_query::{Series, Source, SourceError, TagMatcher, TagOp};
+use uni_query::{Change, Doomed, Policy, Series, Source, SourceError, TagMatcher, TagOp};
 use uni_store::{
-    AppendError, Appended, AppendedLines, CreateDatabaseError, LineEvent, LineOptions, Matcher, Op, Point,
-    Store,
+    AppendError, Appended, AppendedLines, DEFAULT_POLICY, LineEvent, LineOptions, Matcher, Op, Point,
+    PolicyError, SeriesId, Store,
 };
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
 use crate::ingest::{DEFAULT_DATABASE, Durable};
+
+/// Between database and policy in a name; no name has it.
+const SEPARATOR: char = '\u{1}';
 
 /// The store, with the promise that `--fsync` makes for acknowledged writes.
 #[derive(Debug)]
@@ -25,7 +32,7 @@ impl Storage {
     ///
     /// # Errors
     /// When the database cannot be made.
-    pub(crate) fn new(store: Store) -> Result<Arc<Self>, CreateDatabaseError> {
+    pub(crate) fn new(store: Store) -> Result<Arc<Self>, PolicyError> {
         store.create_database(DEFAULT_DATABASE)?;
         Ok(Arc::new(Self { store }))
     }
@@ -41,10 +48,10 @@ impl Storage {
         points: &[Point],
         durable: Durable,
     ) -> Result<Appended, RefusedBatch> {
-        match self.append_existing(database, points, durable) {
+        match self.append_existing(&self.place_or_make(database)?, points, durable) {
+            // It was dropped this very moment.
             Err(AppendError::NoDatabase { .. }) => {
-                self.store.create_database(database)?;
-                Ok(self.append_existing(database, points, durable)?)
+                Ok(self.append_existing(&self.place_or_make(database)?, points, durable)?)
             }
             other => Ok(other?),
         }
@@ -62,10 +69,10 @@ impl Storage {
         durable: Durable,
         report: &mut dyn FnMut(LineEvent<'b>),
     ) -> Result<AppendedLines, RefusedBatch> {
-        let appended = match self.store.append_lines(database, body, options, report) {
+        let place = self.place_or_make(database)?;
+        let appended = match self.store.append_lines(&place, body, options, report) {
             Err(AppendError::NoDatabase { .. }) => {
-                self.store.create_database(database)?;
-                self.store.append_lines(database, body, options, report)?
+                self.store.append_lines(&self.place_or_make(database)?, body, options, report)?
             }
             other => other?,
         };
@@ -87,10 +94,53 @@ impl Storage {
         }
     }
 
+    /// What the store calls a database, or what [`named`] made; a database that is missing is made.
+    fn place_or_make(&self, name: &str) -> Result<String, PolicyError> {
+        match self.place(name) {
+            Err(PolicyError::DatabaseNotFound { name }) => {
+                self.store.create_database(&name)?;
+                self.place(&name)
+            }
+            other => other,
+        }
+    }
+
+    fn place(&self, name: &str) -> Result<String, PolicyError> {
+        match name.split_once(SEPARATOR) {
+            Some((database, policy)) => self.store.space(database, Some(policy)),
+            None => self.store.space(name, None),
+        }
+    }
+
+    /// The name to append under; an empty policy is the default one. A database may still be missing.
+    ///
+    /// # Errors
+    /// There is no such policy.
+    pub(crate) fn writable(&self, database: &str, policy: &str) -> Result<String, PolicyError> {
+        let policy = Some(policy).filter(|policy| !policy.is_empty());
+        match (self.store.space(database, policy), policy) {
+            // That of a database which is made by the write.
+            (Err(PolicyError::DatabaseNotFound { .. }), None | Some(DEFAULT_POLICY)) => {
+                Ok(database.to_owned())
+            }
+            (Err(PolicyError::DatabaseNotFound { .. }), Some(policy)) => {
+                Err(PolicyError::PolicyNotFound { name: policy.to_owned() })
+            }
+            (Err(error), _) => Err(error),
+            (Ok(_), None) => Ok(database.to_owned()),
+            (Ok(_), Some(policy)) => Ok(named(database, policy)),
+        }
+    }
+
     /// The store itself, for upkeep and figures.
     pub(crate) const fn store(&self) -> &Store {
         &self.store
     }
+}
+
+/// A policy of a database, as one name.
+fn named(database: &str, policy: &str) -> String {
+    format!("{database}{SEPARATOR}{policy}")
 }
 
 /// Why a whole batch was refused.
@@ -98,7 +148,7 @@ impl Storage {
 pub(crate) enum RefusedBatch {
     /// Its database does not exist and cannot be made.
     #[error(transparent)]
-    Database(#[from] CreateDatabaseError),
+    Database(#[from] PolicyError),
     /// It could not be written.
     #[error(transparent)]
     Append(#[from] AppendError),
@@ -114,16 +164,17 @@ impl Source for Storage {
     }
 
     fn measurements(&self, db: &str) -> Vec<String> {
-        self.store.measurements(db)
+        self.place(db).map_or_else(|_| Vec::new(), |place| self.store.measurements(&place))
     }
 
     fn fields(&self, db: &str, measurement: &str) -> Vec<(String, FieldType)> {
-        self.store.fields(db, measurement)
+        self.place(db).map_or_else(|_| Vec::new(), |place| self.store.fields(&place, measurement))
     }
 
     fn series(&self, db: &str, measurement: &str, matchers: &[TagMatcher]) -> Vec<Series> {
         let matchers: Vec<Matcher> = matchers.iter().filter_map(matcher).collect();
-        let found = self.store.series(db, measurement, &matchers);
+        let Ok(place) = self.place(db) else { return Vec::new() };
+        let found = self.store.series(&place, measurement, &matchers);
         let owned = |(key, value): (Box<str>, Box<str>)| (key.into_string(), value.into_string());
         found
             .into_iter()
@@ -140,13 +191,42 @@ impl Source for Storage {
         to: Timestamp,
         visit: &mut dyn FnMut(Timestamp, &[Option<FieldValue>]) -> ControlFlow<()>,
     ) -> Result<(), SourceError> {
+        let place = self.place(db).map_err(|error| SourceError::new(error.to_string()))?;
         self.store
-            .scan(db, uni_store::SeriesId::from_number(series), fields, from, to, visit)
+            .scan(&place, SeriesId::from_number(series), fields, from, to, visit)
             .map_err(|error| SourceError::new(error.to_string()))
     }
 
-    fn create_database(&self, name: &str) -> Result<(), SourceError> {
-        self.store.create_database(name).map_err(|error| SourceError::new(error.to_string()))
+    fn space(&self, db: &str, policy: Option<&str>) -> Result<String, String> {
+        match self.store.space(db, policy) {
+            // One name for one place, whether the policy was named or is the default one.
+            Ok(space) => Ok(if space == db { named(db, DEFAULT_POLICY) } else { space }),
+            Err(PolicyError::PolicyNotFound { name }) => Err(name),
+            Err(_) => Ok(db.to_owned()),
+        }
+    }
+
+    fn spaces(&self, db: &str) -> Vec<String> {
+        self.policies(db).into_iter().map(|policy| named(db, &policy.name)).collect()
+    }
+
+    fn policies(&self, db: &str) -> Vec<Policy> {
+        changes::policies(&self.store, db)
+    }
+
+    fn change(&self, change: &Change) -> Result<(), SourceError> {
+        changes::change(&self.store, change).map_err(|error| SourceError::new(error.to_string()))
+    }
+
+    fn delete(&self, (from, to): (Timestamp, Timestamp), doomed: &[Doomed]) -> Result<(), SourceError> {
+        let store_names = |doomed: &Doomed| {
+            let space = self.place(&doomed.space).ok()?;
+            let ids = doomed.series.as_ref();
+            let series = ids.map(|ids| ids.iter().copied().map(SeriesId::from_number).collect());
+            Some(uni_store::Doomed { space, measurement: doomed.measurement.clone(), series })
+        };
+        let doomed: Vec<_> = doomed.iter().filter_map(store_names).collect();
+        self.store.delete(from, to, &doomed).map_err(|error| SourceError::new(error.to_string()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use uni_store::{
-    AppendError, CreateDatabaseError, Durability, Matcher, Op, OpenError, Options, ScanError, SeriesId, Store,
+    AppendError, Durability, Matcher, Op, OpenError, Options, PolicyError, ScanError, SeriesId, Store,
 };
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
@@ -134,9 +134,10 @@ fn databases_have_any_name_that_is_short_and_printable() {
         store.append(name, &[point(name, "a", &[("x", integer(1))], 1)]).expect("an append");
     }
     store.flush().expect("a flush");
-    for name in ["", "a\nb", &"x".repeat(81)] {
-        assert!(matches!(store.create_database(name), Err(CreateDatabaseError::Name { .. })), "{name:?}");
+    for name in ["a\nb", &"x".repeat(81)] {
+        assert!(matches!(store.create_database(name), Err(PolicyError::Name { .. })), "{name:?}");
     }
+    assert!(matches!(store.create_database(""), Err(PolicyError::NoName)));
     assert!(matches!(store.append("absent", &[]), Err(AppendError::NoDatabase { .. })));
     drop(store);
     let store = Store::open(dir.path(), Options::default(), NOW).expect("the store opens");
