@@ -7,3 +7,4 @@ mod fixtures;
 mod lines;
 mod model;
 mod power;
+mod power_changes;
