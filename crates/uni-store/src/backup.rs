@@ -30,7 +30,9 @@ impl Store {
             }
             .into());
         }
-        self.flush()?;
+        // Deletions wait until the copy has the notes of those that it needs.
+        let mut maintenance = self.lock_maintenance();
+        self.flush_locked(&mut maintenance)?;
         // Readers keep files alive: what is merged away meanwhile stays until its link is made.
         let databases: Vec<(String, Dated)> = {
             let state = self.read_state();
@@ -50,6 +52,7 @@ impl Store {
                 copy.sync_dir(&dir)?;
             }
         }
+        self.copy_notes(&copy)?;
         copy.partition_seconds(self.partition_seconds.cast_unsigned()).map_err(|error| FileError {
             step: "mark as a store",
             path: to.into(),

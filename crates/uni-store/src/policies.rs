@@ -4,11 +4,12 @@
 //! left of the points, in files and in the log, is nothing but leftovers.
 
 use crate::error::{FileError, MaintainError, PolicyError};
-use crate::files::{MAX_DATABASE_NAME, database_name_is_usable, number_of};
+use crate::files::{Files, MAX_DATABASE_NAME, database_name_is_usable, number_of};
 use crate::registry::{DEFAULT_POLICY, Entry, Policy, Registry, shard_of, space_name, split_space};
 use crate::segment::Segment;
 use crate::state::Database;
 use crate::store::{Maintenance, Store};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -311,6 +312,23 @@ impl Store {
         retired.iter().for_each(|segment| segment.retire());
         drop(retired);
         Ok(())
+    }
+
+    /// Gives a copy of the store the databases and policies, and the notes of deletions.
+    pub(crate) fn copy_notes(&self, copy: &Files) -> Result<(), FileError> {
+        let notes = self.files.list(&self.files.deleted_dir())?;
+        if !notes.is_empty() {
+            copy.create_dir_durably(&copy.deleted_dir())?;
+        }
+        for path in notes {
+            let Some(number) = number_of(&path, "del") else { continue };
+            let to = copy.deletion(number);
+            self.files.disk().link(&path, &to).map_err(FileError::at("link", &to))?;
+        }
+        copy.sync_nearest(&copy.deleted_dir())?;
+        // What is gone has left nothing in the copy.
+        let registry = Registry { gone: BTreeMap::new(), ..self.read_state().registry.clone() };
+        copy.write_registry(&registry)
     }
 
     /// Forgets what was dropped and has left nothing behind.

@@ -4,6 +4,7 @@ mod behaviour;
 mod common;
 mod crash;
 mod fixtures;
+mod limits;
 mod lines;
 mod model;
 mod power;

@@ -94,6 +94,7 @@ fn run(disk: &FrailDisk, told: &mut Told) -> Run {
     append(&store, told, DB, &[9, 2, 105])?;
     // In segments and in the log; one block is cut in two.
     delete(&store, told, 6)?;
+    store.maintain(NOW)?;
     append(&store, told, DB, &[3])?;
     maintain(&store)?;
     delete(&store, told, 1000)?;
