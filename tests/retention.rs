@@ -6,7 +6,7 @@ use black_box::influxd::{Influxd, same};
 use black_box::{Daemon, eventually};
 use serde_json::Value;
 
-/// What is asked of both: `Q` a query, `D` one of a database, `W` a write with its parameters.
+/// What is asked of both: `Q` a query, `D` one of a database, `W` a write with its parameters. NOW is the time of the test.
 const SCRIPT: &str = include_str!("peers/retention.txt");
 
 /// Status and body of an answer; an empty body is null.
@@ -49,7 +49,9 @@ fn policies_drops_and_deletions_are_answered_as_by_influxdb() -> anyhow::Result<
     let url = format!("http://{}", daemon.address("api")?);
     // it has the database that points without one go to
     ensure!(ask(&url, "", "DROP DATABASE uni")?.0 == 200);
-    let lines: Vec<&str> = SCRIPT.lines().filter(|line| !line.is_empty()).collect();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
+    let script = SCRIPT.replace("NOW", &now.to_string());
+    let lines: Vec<&str> = script.lines().filter(|line| !line.is_empty()).collect();
     ensure!(lines.len() > 100, "{} lines", lines.len());
     for line in &lines {
         let (ours, theirs) = (play(&url, line)?, play(influxd.url(), line)?);

@@ -12,8 +12,6 @@ use std::path::Path;
 const MAGIC: &[u8; 7] = b"UNIDEL\0";
 /// The version of the files that this program writes, and the newest that it reads.
 pub(crate) const VERSION: u8 = 1;
-/// Magic, version and checksum.
-const HEADER_BYTES: usize = 12;
 /// Most bytes of a file: a hundred thousand series with long names are below it.
 const MAX_BYTES: u64 = 64 << 20;
 
@@ -80,10 +78,8 @@ impl Deletion {
         Self::parse(&bytes)
     }
 
-    fn to_bytes(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        out.push(VERSION);
-        out.extend_from_slice(&[0; 4]);
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
         put_varint(&mut out, self.number);
         put_zigzag(&mut out, self.from);
         put_zigzag(&mut out, self.to);
@@ -101,9 +97,13 @@ impl Deletion {
                 }
             }
         }
-        let checksum = crc32fast::hash(&out[HEADER_BYTES..]);
-        out[HEADER_BYTES - 4..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
-        out
+        Self::sealed(&out)
+    }
+
+    /// A payload with its header.
+    pub(crate) fn sealed(payload: &[u8]) -> Vec<u8> {
+        let checksum = crc32fast::hash(payload).to_le_bytes();
+        [&MAGIC[..], &[VERSION], &checksum, payload].concat()
     }
 
     /// The reverse of [`Deletion::to_bytes`].

@@ -129,6 +129,11 @@ impl Registry {
             let (database, policy) = split_space(space);
             let _ = writeln!(text, "gone {} {} {number}", escape(database), escape(policy));
         }
+        Self::sealed(text)
+    }
+
+    /// Lines with the one that ends them.
+    pub(crate) fn sealed(mut text: String) -> String {
         let checksum = crc32fast::hash(text.as_bytes());
         let _ = writeln!(text, "end {checksum:08x}");
         text
