@@ -42,7 +42,7 @@ pub(crate) fn delete(source: &dyn Source, db: Option<&str>, what: &Delete, now: 
                 source.fields(&space, &measurement).iter().any(|(field, _)| *field == name.name)
                     && !all.iter().any(|series| series.tags.iter().any(|(key, _)| *key == name.name))
             };
-            if names.iter().any(|name| is_field(&name)) {
+            if names.iter().any(is_field) {
                 return invalid("fields not supported in WHERE clause during deletion");
             }
             let series: Option<Vec<u64>> = condition.is_some().then(|| {

@@ -99,10 +99,12 @@ fn what_retention_dropped_from_the_log_does_not_clash_with_a_new_type() {
     let dir = tempfile::tempdir().expect("a folder");
     let options = Options { retention: Some(Duration::from_secs(86_400)), ..Options::default() };
     let store = store_with(dir.path(), options);
-    let old = Timestamp::from_seconds(90 * DAY).nanos();
-    store.append(DB, &[point("m", "a", &[("x", FieldValue::Float(0.5))], old)]).expect("an append");
-    assert_eq!(store.enforce_retention(NOW).expect("retention").len(), 1);
-    let new = point("m", "a", &[("x", integer(1))], NOW.nanos());
+    let old = point("m", "a", &[("x", FieldValue::Float(0.5))], NOW.nanos());
+    store.append(DB, std::slice::from_ref(&old)).expect("an append");
+    let later = Timestamp::from_seconds(102 * DAY);
+    assert_eq!(store.enforce_retention(later).expect("retention").len(), 1);
+    assert_eq!(store.append(DB, &[old]).expect("an append").accepted, 0, "it would be dropped at once");
+    let new = point("m", "a", &[("x", integer(1))], later.nanos());
     assert_eq!(store.append(DB, &[new]).expect("an append").accepted, 1);
     let before = contents(&store, DB);
     drop(store);

@@ -80,7 +80,8 @@ fn a_damaged_note_is_set_aside_and_reported_and_never_a_panic() {
             }
             fs::write(path, &whole).expect("a whole note");
         }
-        assert_eq!((row_count(&open(origin.path()), DB), row_count(&open(origin.path()), &week)), (1, 2));
+        let store = open(origin.path());
+        assert_eq!((row_count(&store, DB), row_count(&store, &week)), (1, 2));
     }
 }
 

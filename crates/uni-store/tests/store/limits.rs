@@ -23,8 +23,8 @@ fn open(dir: &Path, options: Options) -> Store {
 fn fill(store: &Store, database: &str, day: i64) {
     let rows: Vec<Point> = (0..400i64)
         .map(|n| {
-            let value =
-                n.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed()).rotate_left(n as u32 % 61) ^ day;
+            let mixed = n.unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let value = (mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9).cast_signed() ^ day;
             point("m", "a", &[("x", integer(value))], (day * DAY + n) * SECOND)
         })
         .collect();

@@ -241,12 +241,8 @@ impl Pair {
             store.create_database(database).expect("a database");
             let duration = Some(Duration::from_secs(RETENTION_S[space].unsigned_abs()));
             let spec = PolicySpec { duration, ..PolicySpec::default() };
-            match policy {
-                "autogen" => {
-                    store.create_policy(database, policy, &PolicySpec::default(), false).expect("a policy")
-                }
-                _ => store.create_policy(database, policy, &spec, false).expect("a policy"),
-            }
+            let own = if policy == "autogen" { PolicySpec::default() } else { spec };
+            store.create_policy(database, policy, &own, false).expect("a policy");
             self.models[space].alive = true;
         }
     }
