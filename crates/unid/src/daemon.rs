@@ -248,7 +248,7 @@ async fn upkeep(storage: Arc<Storage>, ingest: Arc<Ingest>) {
         let storage = Arc::clone(&storage);
         match tokio::task::spawn_blocking(move || storage.store().maintain(clock::now())).await {
             Ok(Ok(done)) => {
-                done.dropped.iter().for_each(|partition| events::tell_dropped(&ingest, partition))
+                done.dropped.iter().for_each(|partition| events::tell_dropped(&ingest, partition));
             }
             Ok(Err(error)) => {
                 tracing::error!(err = format!("{:#}", anyhow::Error::new(error)), "store upkeep");
