@@ -19,7 +19,11 @@ use crate::state::{Database, State};
 use crate::wal::{self, Beginning, LogReader, Next};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use uni_wire::Timestamp;
+
+/// As good as for ever, but a duration of its own: what the options say of other policies does not count.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
 
 /// What was found when a store was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,14 +121,11 @@ struct Found {
 
 /// What databases there are: those that the file names, and folders that it does not know.
 fn read_registry(files: &Files, recovered: &mut Recovered) -> Result<(), OpenError> {
-    let mut registry = match files.read_registry()? {
-        Some(Ok(registry)) => registry,
+    let (mut registry, lost) = match files.read_registry()? {
+        Some(Ok(registry)) => (registry, None),
         // A store of before, or a file whose contents are lost: the folders say what there was.
-        None => Registry::default(),
-        Some(Err(Damaged(why))) => {
-            recovered.report.set_aside.push(SetAside { path: files.set_registry_aside()?, why });
-            Registry::default()
-        }
+        None => (Registry::default(), None),
+        Some(Err(Damaged(why))) => (Registry::default(), Some(why)),
     };
     // A file where a folder should be is not ours: left alone.
     for folder in files.list(&files.data_dir())?.into_iter().filter(|path| files.disk().is_dir(path)) {
@@ -143,6 +144,13 @@ fn read_registry(files: &Files, recovered: &mut Recovered) -> Result<(), OpenErr
                 entry.policies.push(Policy::endless(&policy));
             }
         }
+    }
+    if let Some(why) = lost {
+        // How long their points were to be kept is lost too: until somebody says it again, nothing is dropped.
+        let policies = registry.databases.values_mut().flat_map(|entry| &mut entry.policies);
+        policies.for_each(|policy| policy.duration = LONGEST);
+        recovered.report.set_aside.push(SetAside { path: files.set_registry_aside()?, why });
+        files.write_registry(&registry)?;
     }
     recovered.state.registry = registry;
     Ok(())
