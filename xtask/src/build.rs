@@ -73,7 +73,7 @@ fn newest(dir: &Path) -> Option<std::time::SystemTime> {
     changed.max()
 }
 
-fn binaries() -> anyhow::Result<()> {
+pub(crate) fn binaries() -> anyhow::Result<()> {
     install::ensure(&[install::CC])?;
     let programs = ["-p", "unid", "-p", "uni"];
     step::run("build unid and uni", cargo().args(["build", "--release"]).args(programs))?;

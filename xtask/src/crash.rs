@@ -10,7 +10,7 @@ use crate::build;
 
 /// How long it goes on.
 #[derive(Debug, clap::Args)]
-pub struct Rounds {
+pub(crate) struct Rounds {
     /// How many times unid is killed
     #[arg(long, default_value_t = 500)]
     kills: u32,
@@ -23,7 +23,7 @@ pub struct Rounds {
 }
 
 /// Kills, damages, looks; prints what it came to.
-pub fn run(rounds: &Rounds) -> anyhow::Result<()> {
+pub(crate) fn run(rounds: &Rounds) -> anyhow::Result<()> {
     build::binaries()?;
     let state = tempfile::tempdir()?;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;

@@ -2,6 +2,7 @@
 //!
 //! Owns the shapes. Nothing here is checked against a source: names may not exist and functions may be unknown.
 
+use crate::source::Change;
 use regex::Regex;
 
 /// One statement of a request.
@@ -18,11 +19,22 @@ pub(crate) enum Statement {
     ShowFieldKeys(Show),
     ShowSeries(Show),
     ShowSeriesCardinality(Show),
-    CreateDatabase {
+    Change(Change),
+    DropMeasurement {
         name: String,
     },
+    DropSeries(Delete),
+    Delete(Delete),
     /// Known to InfluxDB, not to this engine; the text says what it is.
     Unsupported(String),
+}
+
+/// What follows `DELETE` and `DROP SERIES`.
+#[derive(Debug)]
+pub(crate) struct Delete {
+    /// Without databases and policies; empty for all measurements.
+    pub(crate) from: Vec<From>,
+    pub(crate) condition: Option<Expr>,
 }
 
 /// A `SELECT`.

@@ -58,6 +58,8 @@ pub(crate) enum RunError {
     Invalid(String),
     #[error("{0} is not allowed in a request that only reads")]
     ReadOnly(&'static str),
+    #[error("{0} is not allowed in a GET request: use POST")]
+    AddsOnly(&'static str),
     #[error(
         "max-select-buckets limit exceeded: ({found}/{limit}); use a longer GROUP BY time() or a shorter time range"
     )]

@@ -6,7 +6,7 @@
 //!
 //! # Example
 //! ```
-//! use uni_query::{Epoch, Limits, Request, Timestamp, execute, memory::MemorySource};
+//! use uni_query::{Changes, Epoch, Limits, Request, Timestamp, execute, memory::MemorySource};
 //!
 //! let mut source = MemorySource::new();
 //! source.load("demo", "gc,vm=a live=10i 1000000000\ngc,vm=a live=30i 2000000000").expect("line protocol");
@@ -15,7 +15,7 @@
 //!     db: Some("demo"),
 //!     now: Timestamp::from_seconds(10),
 //!     limits: Limits::default(),
-//!     read_only: true,
+//!     changes: Changes::None,
 //! };
 //! let answer = execute(&source, &request).expect("parses").to_json(Some(Epoch::Seconds), false);
 //! assert!(answer.contains(r#""columns":["time","mean"],"values":[[0,160]]"#));
@@ -26,6 +26,7 @@
 //! write the answer. Differences from InfluxDB that a user can see are listed at [`execute`].
 
 mod ast;
+mod delete;
 mod error;
 mod eval;
 mod json;
@@ -47,7 +48,9 @@ pub use error::ParseError;
 pub use json::Epoch;
 pub use limits::Limits;
 pub use response::Response;
-pub use run::{Request, execute};
-pub use source::{Series, Source, SourceError, TagMatcher, TagOp, Visitor};
+pub use run::{Changes, Request, execute};
+pub use source::{
+    Change, Doomed, Policy, PolicyChange, Series, Source, SourceError, TagMatcher, TagOp, Visitor,
+};
 pub use summary::{FieldSummary, Grid, Summed, SummedVisitor, WindowSum, WindowSummary};
 pub use uni_wire::{FieldType, FieldValue, Timestamp};

@@ -2,9 +2,10 @@
 //!
 //! Owns no limits and no files. Not meant for many points: a scan walks the whole series.
 
-use crate::source::{Series, Source, SourceError, TagMatcher, Visitor};
+use crate::source::{Change, Doomed, Policy, Series, Source, SourceError, TagMatcher, Visitor};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use uni_wire::line::{Mode, Point, Precision, lines, parse_point};
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
@@ -120,11 +121,44 @@ impl Source for MemorySource {
         Ok(())
     }
 
-    fn create_database(&self, name: &str) -> Result<(), SourceError> {
-        if name.is_empty() {
-            return Err(SourceError::new("a database needs a name".to_owned()));
+    fn policies(&self, _db: &str) -> Vec<Policy> {
+        let shard_duration = Duration::from_secs(7 * 24 * 3600);
+        let name = "autogen".to_owned();
+        vec![Policy { name, duration: Duration::ZERO, shard_duration, replicas: 1, is_default: true }]
+    }
+
+    /// Makes and drops databases; there is one policy.
+    fn change(&self, change: &Change) -> Result<(), SourceError> {
+        match change {
+            Change::CreateDatabase { name, .. } if name.is_empty() => {
+                return Err(SourceError::new("invalid name".to_owned()));
+            }
+            Change::CreateDatabase { name, .. } => {
+                self.databases.borrow_mut().entry(name.clone()).or_default();
+            }
+            Change::DropDatabase { name } => {
+                self.databases.borrow_mut().remove(name);
+            }
+            _ => return Err(SourceError::new("points in memory have one retention policy".to_owned())),
         }
-        self.databases.borrow_mut().entry(name.to_owned()).or_default();
+        Ok(())
+    }
+
+    fn delete(&self, (from, to): (Timestamp, Timestamp), doomed: &[Doomed]) -> Result<(), SourceError> {
+        let mut databases = self.databases.borrow_mut();
+        for Doomed { space, measurement, series } in doomed {
+            let Some(database) = databases.get_mut(space) else { continue };
+            let Some(known) = database.get_mut(measurement) else { continue };
+            for stored in known.series.values_mut() {
+                if series.as_ref().is_none_or(|ids| ids.contains(&stored.id)) {
+                    stored.points.retain(|time, _| *time < from || to < *time);
+                }
+            }
+            known.series.retain(|_, stored| !stored.points.is_empty());
+            if known.series.is_empty() {
+                database.remove(measurement);
+            }
+        }
         Ok(())
     }
 }

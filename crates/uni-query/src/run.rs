@@ -3,13 +3,14 @@
 //! Owns the order of statements and what happens after one that fails. Never touches points itself.
 
 use crate::ast::Statement;
+use crate::delete;
 use crate::error::{ParseError, RunError};
 use crate::limits::{Budget, Limits};
 use crate::parse::parse;
 use crate::response::{Response, StatementResult, Table};
 use crate::select::{self, Context};
 use crate::show;
-use crate::source::Source;
+use crate::source::{Change, Source};
 use uni_wire::Timestamp;
 
 /// The error of the statements after one that failed.
@@ -26,8 +27,32 @@ pub struct Request<'a> {
     pub now: Timestamp,
     /// Bounds on what the request may cost.
     pub limits: Limits<'a>,
-    /// Refuse the statements that change something (`CREATE DATABASE`).
-    pub read_only: bool,
+    /// Which statements that change something are executed; the others are refused.
+    pub changes: Changes,
+}
+
+/// Which statements that change something a request may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Changes {
+    /// None.
+    #[default]
+    None,
+    /// `CREATE DATABASE` and `CREATE RETENTION POLICY`: nothing is lost by them. Meant for requests by GET, which a page
+    /// from elsewhere can make a browser send.
+    Additions,
+    /// All.
+    All,
+}
+
+impl Changes {
+    fn check(self, statement: &'static str, adds: bool) -> Result<(), RunError> {
+        match self {
+            Self::All => Ok(()),
+            Self::Additions if adds => Ok(()),
+            Self::Additions => Err(RunError::AddsOnly(statement)),
+            Self::None => Err(RunError::ReadOnly(statement)),
+        }
+    }
 }
 
 /// Executes the statements of a request one after the other.
@@ -36,9 +61,9 @@ pub struct Request<'a> {
 /// are listed as `not executed`, but for the last.
 ///
 /// # Differences from InfluxDB 1.x
-/// - Not supported, and refused with an error: subqueries, `INTO`, `DELETE`, `DROP`, `ALTER`, users and grants,
-///   continuous queries, `tz()` other than UTC, `top`, `bottom`, `sample`, `mode`, `integral`, mathematical functions.
-/// - The only retention policy is `autogen`.
+/// - Not supported, and refused with an error: subqueries, `INTO`, `DROP SHARD`, users and grants, continuous queries, `tz()` other than UTC, `top`, `bottom`, `sample`, `mode`, `integral`, mathematical functions.
+/// - Rows of one measurement in several policies or databases are several series of the answer.
+/// - By GET nothing is dropped or deleted ([`Changes::Additions`]); InfluxDB warns.
 /// - `ORDER BY time DESC` computes rates and `fill(previous)` in ascending time and then turns the rows round, with
 ///   those of `distinct`; in InfluxDB rates change their sign.
 /// - A condition on time under `OR` is refused; InfluxDB takes it as `AND`.
@@ -77,10 +102,23 @@ fn run(
         Statement::Select(select) => {
             select::run(select, &mut Context { source, db, now: request.now, budget })
         }
-        Statement::CreateDatabase { .. } if request.read_only => Err(RunError::ReadOnly("CREATE DATABASE")),
-        Statement::CreateDatabase { name } => {
-            source.create_database(name)?;
+        Statement::Change(change) => {
+            let adds = matches!(change, Change::CreateDatabase { .. } | Change::CreatePolicy { .. });
+            request.changes.check(change.name(), adds)?;
+            source.change(change)?;
             Ok(Vec::new())
+        }
+        Statement::DropMeasurement { name } => {
+            request.changes.check("DROP MEASUREMENT", false)?;
+            delete::drop_measurement(source, db, name).map(|()| Vec::new())
+        }
+        Statement::DropSeries(what) => {
+            request.changes.check("DROP SERIES", false)?;
+            delete::drop_series(source, db, what, request.now).map(|()| Vec::new())
+        }
+        Statement::Delete(what) => {
+            request.changes.check("DELETE", false)?;
+            delete::delete(source, db, what, request.now).map(|()| Vec::new())
         }
         Statement::Unsupported(what) => Err(RunError::Unsupported(what.clone())),
         other => show::run(other, source, db, request.now),

@@ -6,8 +6,9 @@ use crate::ast::{Page, Show, Statement};
 use crate::error::RunError;
 use crate::range;
 use crate::response::{Cell, Table};
-use crate::select::{Place, TagFilter, resolve};
-use crate::source::{Series, Source};
+use crate::select::{Place, TagFilter, resolve_in};
+use crate::source::{Policy, Series, Source};
+use crate::time::format_duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use uni_wire::{FieldValue, Timestamp};
@@ -16,14 +17,14 @@ type Tables = Result<Vec<Table>, RunError>;
 
 /// Answers a `SHOW` statement.
 pub(crate) fn run(statement: &Statement, source: &dyn Source, db: Option<&str>, now: Timestamp) -> Tables {
-    let lister = |show| Lister::new(show, source, db, now);
+    let lister = |show| Lister::new(show, source, db, now, true);
     match statement {
         Statement::ShowDatabases => Ok(vec![databases(source)]),
         Statement::ShowPolicies { db: named } => policies(source, named.as_deref().or(db)),
         Statement::ShowMeasurements(show) => lister(show)?.measurements(),
         Statement::ShowTagKeys(show) => lister(show)?.tag_keys(),
         Statement::ShowTagValues(show) => lister(show)?.tag_values(),
-        Statement::ShowFieldKeys(show) => lister(show)?.field_keys(),
+        Statement::ShowFieldKeys(show) => Lister::new(show, source, db, now, false)?.field_keys(),
         Statement::ShowSeries(show) => lister(show)?.series_keys(),
         Statement::ShowSeriesCardinality(show) => lister(show)?.cardinality(),
         _ => Ok(Vec::new()),
@@ -40,17 +41,19 @@ fn databases(source: &dyn Source) -> Table {
     table("databases", &["name"], rows)
 }
 
-/// The one policy there is. That points may be dropped after a time is the daemon's to say, not InfluxQL's.
 fn policies(source: &dyn Source, db: Option<&str>) -> Tables {
-    check_database(source, db)?;
-    let row = vec![
-        Cell::text("autogen"),
-        Cell::text("0s"),
-        Cell::text("168h0m0s"),
-        Cell::Value(Some(FieldValue::Integer(1))),
-        Cell::Value(Some(FieldValue::Boolean(true))),
-    ];
-    Ok(vec![table("", &["name", "duration", "shardGroupDuration", "replicaN", "default"], vec![row])])
+    let policies = source.policies(check_database(source, db)?);
+    let row = |policy: Policy| {
+        vec![
+            Cell::text(policy.name),
+            Cell::text(format_duration(policy.duration)),
+            Cell::text(format_duration(policy.shard_duration)),
+            Cell::Value(Some(FieldValue::Integer(policy.replicas.into()))),
+            Cell::Value(Some(FieldValue::Boolean(policy.is_default))),
+        ]
+    };
+    let rows = policies.into_iter().map(row).collect();
+    Ok(vec![table("", &["name", "duration", "shardGroupDuration", "replicaN", "default"], rows)])
 }
 
 fn check_database<'a>(source: &dyn Source, db: Option<&'a str>) -> Result<&'a str, RunError> {
@@ -67,20 +70,27 @@ struct Lister<'a> {
 }
 
 impl<'a> Lister<'a> {
+    /// `every`: in all policies where none is named, as series and tags are listed; fields are those of the default one.
     fn new(
         show: &'a Show,
         source: &'a dyn Source,
         db: Option<&str>,
         now: Timestamp,
+        every: bool,
     ) -> Result<Self, RunError> {
         let db = show.db.as_deref().or(db);
         let (condition, _) = range::split(show.condition.as_ref(), now)?;
         let filter = TagFilter::new(condition.as_ref())?;
         let places = if show.from.is_empty() {
             let db = check_database(source, db)?;
-            source.measurements(db).into_iter().map(|name| (db.to_owned(), name)).collect()
+            let inside = |space: String| {
+                let names = source.measurements(&space).into_iter();
+                names.map(move |name| (space.clone(), name)).collect::<Vec<_>>()
+            };
+            let spaces = if every { source.spaces(db) } else { source.space(db, None).into_iter().collect() };
+            spaces.into_iter().flat_map(inside).collect()
         } else {
-            resolve(source, db, &show.from)?
+            resolve_in(source, db, &show.from, every)?
         };
         Ok(Self { show, source, places, filter })
     }
@@ -99,8 +109,9 @@ impl<'a> Lister<'a> {
         let listed = |place: &&Place| {
             self.wanted(&place.1) && (self.show.condition.is_none() || self.series(place).next().is_some())
         };
-        let names = self.places.iter().filter(listed).map(|(_, name)| vec![Cell::text(name.as_str())]);
-        let rows = paged(names, self.show.page);
+        let names: BTreeSet<&str> =
+            self.places.iter().filter(listed).map(|(_, name)| name.as_str()).collect();
+        let rows = paged(names.into_iter().map(|name| vec![Cell::text(name)]), self.show.page);
         Ok(if rows.is_empty() { vec![] } else { vec![table("measurements", &["name"], rows)] })
     }
 
@@ -108,7 +119,7 @@ impl<'a> Lister<'a> {
         self.each_measurement(&["tagKey"], |place| {
             let keys: BTreeSet<String> =
                 self.series(place).flat_map(|s| s.tags).map(|(key, _)| key).collect();
-            keys.into_iter().filter(|key| self.wanted(key)).map(|key| vec![Cell::text(key)]).collect()
+            keys.into_iter().filter(|key| self.wanted(key)).map(|key| vec![key]).collect()
         })
     }
 
@@ -117,7 +128,7 @@ impl<'a> Lister<'a> {
             let tags = self.series(place).flat_map(|series| series.tags);
             let pairs: BTreeSet<_> =
                 tags.filter(|(key, value)| self.wanted(key) && !value.is_empty()).collect();
-            pairs.into_iter().map(|(key, value)| vec![Cell::text(key), Cell::text(value)]).collect()
+            pairs.into_iter().map(|(key, value)| vec![key, value]).collect()
         })
     }
 
@@ -129,7 +140,7 @@ impl<'a> Lister<'a> {
                 .into_iter()
                 .map(|(name, kind)| (name, kind.name()))
                 .collect();
-            fields.into_iter().map(|(name, kind)| vec![Cell::text(name), Cell::text(kind)]).collect()
+            fields.into_iter().map(|(name, kind)| vec![name, kind.to_owned()]).collect()
         })
     }
 
@@ -144,21 +155,26 @@ impl<'a> Lister<'a> {
     }
 
     fn cardinality(&self) -> Tables {
-        let count: usize = self.places.iter().map(|place| self.series(place).count()).sum();
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let keys: BTreeSet<(&str, Vec<(String, String)>)> = self
+            .places
+            .iter()
+            .flat_map(|place| self.series(place).map(|series| (place.1.as_str(), series.tags)))
+            .collect();
+        let count = i64::try_from(keys.len()).unwrap_or(i64::MAX);
         let row = vec![Cell::Value(Some(FieldValue::Integer(count)))];
         Ok(vec![table("", &["cardinality estimation"], vec![row])])
     }
 
     /// One series for each measurement that has rows; `LIMIT` counts rows in each, `SLIMIT` series.
-    fn each_measurement(&self, columns: &[&str], rows: impl Fn(&Place) -> Vec<Vec<Cell>>) -> Tables {
-        let mut by_name: BTreeMap<&str, Vec<Vec<Cell>>> = BTreeMap::new();
+    fn each_measurement(&self, columns: &[&str], rows: impl Fn(&Place) -> Vec<Vec<String>>) -> Tables {
+        let mut by_name: BTreeMap<&str, BTreeSet<Vec<String>>> = BTreeMap::new();
         for place in &self.places {
             by_name.entry(&place.1).or_default().extend(rows(place));
         }
         let page = self.show.page;
         let tables = by_name.into_iter().filter_map(|(name, rows)| {
-            let rows = paged(rows.into_iter(), page);
+            let cells = |row: Vec<String>| row.into_iter().map(Cell::text).collect();
+            let rows: Vec<Vec<Cell>> = paged(rows.into_iter().map(cells), page);
             (!rows.is_empty()).then(|| table(name, columns, rows))
         });
         let by_series = Page { limit: page.series_limit, offset: page.series_offset, ..page };

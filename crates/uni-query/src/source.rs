@@ -4,6 +4,7 @@
 
 use crate::summary::{Grid, Summed, SummedVisitor};
 use std::ops::ControlFlow;
+use std::time::Duration;
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
 /// What is called for each point of a scan: with its time and the values of the fields asked for.
@@ -73,11 +74,103 @@ pub trait Source {
         )
     }
 
-    /// Makes a database; to make one that exists is no error.
+    /// The name by which all other methods know the points of a policy of `db`, which exists; without a policy, those
+    /// of the default one.
     ///
     /// # Errors
-    /// The name is refused, or the database cannot be made.
-    fn create_database(&self, name: &str) -> Result<(), SourceError>;
+    /// The name of the policy that there is not.
+    fn space(&self, db: &str, policy: Option<&str>) -> Result<String, String> {
+        match policy {
+            None | Some("autogen") => Ok(db.to_owned()),
+            Some(other) => Err(other.to_owned()),
+        }
+    }
+
+    /// These names for all policies of `db`.
+    fn spaces(&self, db: &str) -> Vec<String> {
+        vec![db.to_owned()]
+    }
+
+    /// The policies of `db`, in the order in which they were made.
+    fn policies(&self, db: &str) -> Vec<Policy>;
+
+    /// Makes, changes or drops a database or a policy.
+    ///
+    /// # Errors
+    /// What is asked for cannot be, or cannot be done.
+    fn change(&self, change: &Change) -> Result<(), SourceError>;
+
+    /// Deletes the points of these series from the first to the second time, both included.
+    ///
+    /// # Errors
+    /// They cannot be deleted; then none is.
+    fn delete(&self, range: (Timestamp, Timestamp), doomed: &[Doomed]) -> Result<(), SourceError>;
+}
+
+/// A retention policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// How long points are kept; zero for ever.
+    pub duration: Duration,
+    /// The length of a shard.
+    pub shard_duration: Duration,
+    /// Copies.
+    pub replicas: u32,
+    /// Whether it is meant where none is named.
+    pub is_default: bool,
+}
+
+/// What a statement says of a policy; what it leaves out is `None`. A duration of zero is for ever.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyChange {
+    /// How long points are kept.
+    pub duration: Option<Duration>,
+    /// The length of a shard.
+    pub shard_duration: Option<Duration>,
+    /// Copies.
+    pub replicas: Option<u32>,
+}
+
+/// A statement about databases and policies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are the words of the statements")]
+pub enum Change {
+    /// `CREATE DATABASE`, maybe with the name and values of its policy. To make one that exists as it is is no error.
+    CreateDatabase { name: String, with: Option<(Option<String>, PolicyChange)> },
+    /// `CREATE RETENTION POLICY`. To make one that exists as it is is no error.
+    CreatePolicy { db: String, name: String, change: PolicyChange, default: bool },
+    /// `ALTER RETENTION POLICY`.
+    AlterPolicy { db: String, name: String, change: PolicyChange, default: bool },
+    /// `DROP RETENTION POLICY`; to drop one that does not exist is no error.
+    DropPolicy { db: String, name: String },
+    /// `DROP DATABASE`; to drop one that does not exist is no error.
+    DropDatabase { name: String },
+}
+
+impl Change {
+    /// The statement's words.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::CreateDatabase { .. } => "CREATE DATABASE",
+            Self::CreatePolicy { .. } => "CREATE RETENTION POLICY",
+            Self::AlterPolicy { .. } => "ALTER RETENTION POLICY",
+            Self::DropPolicy { .. } => "DROP RETENTION POLICY",
+            Self::DropDatabase { .. } => "DROP DATABASE",
+        }
+    }
+}
+
+/// Series of a measurement whose points are to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doomed {
+    /// As [`Source::space`] gives it.
+    pub space: String,
+    /// The measurement.
+    pub measurement: String,
+    /// The series by [`Series::id`]; `None` for all.
+    pub series: Option<Vec<u64>>,
 }
 
 /// One series of a measurement.

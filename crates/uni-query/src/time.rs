@@ -3,6 +3,7 @@
 //! Owns both directions of the text. Never reads a clock.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 use uni_wire::Timestamp;
 use uni_wire::civil::Civil;
 
@@ -95,6 +96,21 @@ fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468
+}
+
+/// As InfluxDB shows it: `168h0m0s`, `1m0.5s`, `0s`.
+pub(crate) fn format_duration(duration: Duration) -> String {
+    let (hours, minutes) = (duration.as_secs() / 3600, duration.as_secs() / 60 % 60);
+    let mut seconds = (duration.as_secs() % 60).to_string();
+    if duration.subsec_nanos() > 0 {
+        let digits = format!("{:09}", duration.subsec_nanos());
+        let _ = write!(seconds, ".{}", digits.trim_end_matches('0'));
+    }
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, _) => format!("{minutes}m{seconds}s"),
+        _ => format!("{hours}h{minutes}m{seconds}s"),
+    }
 }
 
 /// Nanoseconds in one `unit` of a duration literal.

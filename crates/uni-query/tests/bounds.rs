@@ -4,8 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use uni_query::memory::MemorySource;
 use uni_query::{
-    Epoch, FieldType, Limits, Request, Series, Source, SourceError, TagMatcher, TagOp, Timestamp, Visitor,
-    execute,
+    Change, Changes, Doomed, Epoch, FieldType, Limits, Policy, Request, Series, Source, SourceError,
+    TagMatcher, TagOp, Timestamp, Visitor, execute,
 };
 
 /// A source that notes what it is asked.
@@ -59,8 +59,16 @@ impl Source for Watched {
         })
     }
 
-    fn create_database(&self, name: &str) -> Result<(), SourceError> {
-        self.inner.create_database(name)
+    fn policies(&self, db: &str) -> Vec<Policy> {
+        self.inner.policies(db)
+    }
+
+    fn change(&self, change: &Change) -> Result<(), SourceError> {
+        self.inner.change(change)
+    }
+
+    fn delete(&self, range: (Timestamp, Timestamp), doomed: &[Doomed]) -> Result<(), SourceError> {
+        self.inner.delete(range, doomed)
     }
 }
 
@@ -76,7 +84,7 @@ fn watched() -> Watched {
 
 fn ask(source: &Watched, text: &str, limits: Limits<'_>) -> String {
     let now = Timestamp::from_seconds(100);
-    let request = Request { text, db: Some("db"), now, limits, read_only: true };
+    let request = Request { text, db: Some("db"), now, limits, changes: Changes::None };
     execute(source, &request).expect("parses").to_json(Some(Epoch::Seconds), false)
 }
 
@@ -175,11 +183,19 @@ fn what_the_source_cannot_read_is_the_statements_error() {
 
 #[test]
 fn a_request_that_only_reads_makes_no_database() {
-    assert!(error("CREATE DATABASE new", Limits::default()).contains("not allowed"));
+    for text in [
+        "CREATE DATABASE new",
+        "DROP DATABASE db",
+        "DELETE FROM m",
+        "DROP SERIES FROM m",
+        "DROP MEASUREMENT m",
+    ] {
+        assert!(error(text, Limits::default()).contains("not allowed"), "{text}");
+    }
     let source = MemorySource::new();
     let now = Timestamp(0);
     let text = "create database \"n\"; show databases";
-    let request = Request { text, db: None, now, limits: Limits::default(), read_only: false };
+    let request = Request { text, db: None, now, limits: Limits::default(), changes: Changes::All };
     let answer = execute(&source, &request).expect("parses").to_json(None, false);
     assert!(answer.ends_with(r#""columns":["name"],"values":[["n"]]}]}]}"#), "{answer}");
 }

@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use uni_query::memory::MemorySource;
-use uni_query::{Epoch, Limits, Request, Timestamp, execute};
+use uni_query::{Changes, Epoch, Limits, Request, Timestamp, execute};
 
 const POINTS: &str = include_str!("data/influxql-dataset.lp");
 const MORE_POINTS: &str = include_str!("data/influxql-more.lp");
@@ -35,7 +35,7 @@ fn answer(source: &MemorySource, case: &Value) -> Option<(u64, Vec<Value>)> {
     let db = case.get("db").map_or(Some("telegraf"), Value::as_str);
     let limits = Limits::default();
     let now = Timestamp::from_seconds(1_600_002_000);
-    let request = Request { text: case["q"].as_str()?, db, now, limits, read_only: false };
+    let request = Request { text: case["q"].as_str()?, db, now, limits, changes: Changes::All };
     let epoch = case["epoch"].as_str().and_then(Epoch::parse);
     let texts = match execute(source, &request) {
         Err(error) => return Some((400, vec![json!({ "error": error.to_string() })])),

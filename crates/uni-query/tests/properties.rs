@@ -4,13 +4,13 @@
 use proptest::prelude::*;
 use serde_json::Value;
 use uni_query::memory::MemorySource;
-use uni_query::{Epoch, Limits, Request, Timestamp, execute};
+use uni_query::{Changes, Epoch, Limits, Request, Timestamp, execute};
 
 const NOW: Timestamp = Timestamp::from_seconds(200);
 
 fn ask(source: &MemorySource, text: &str) -> Option<Value> {
     let limits = Limits { max_buckets: 10_000, ..Limits::default() };
-    let request = Request { text, db: Some("db"), now: NOW, limits, read_only: true };
+    let request = Request { text, db: Some("db"), now: NOW, limits, changes: Changes::None };
     let answer = execute(source, &request).ok()?.to_json(Some(Epoch::Seconds), false);
     Some(serde_json::from_str(&answer).expect("every answer is JSON"))
 }

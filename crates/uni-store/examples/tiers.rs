@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use uni_query::{
-    FieldSummary, Limits, Request, Series, Source, SourceError, SummedVisitor, TagMatcher, Visitor,
-    WindowSum, execute,
+    Change, Changes, Doomed, FieldSummary, Limits, Policy, Request, Series, Source, SourceError,
+    SummedVisitor, TagMatcher, Visitor, WindowSum, execute,
 };
 use uni_store::{Durability, LineOptions, Options, SeriesId, Store, TierRetention, TierSum};
 use uni_wire::line::{Mode, Precision};
@@ -135,7 +135,7 @@ fn compare(store: &Store, text: &str, now: Timestamp) -> Result<(), Box<dyn Erro
         for (way, tiers) in [true, false].into_iter().enumerate() {
             let begun = Instant::now();
             let limits = Limits { max_points: u64::MAX, ..Limits::default() };
-            let request = Request { text, db: Some(DATABASE), now, limits, read_only: true };
+            let request = Request { text, db: Some(DATABASE), now, limits, changes: Changes::None };
             answers[way] = execute(&Adapter { store, tiers }, &request)?.to_json(None, false);
             times[way].push(begun.elapsed());
         }
@@ -231,7 +231,15 @@ impl Source for Adapter<'_> {
         scanned.map_err(|error| SourceError::new(error.to_string()))
     }
 
-    fn create_database(&self, _name: &str) -> Result<(), SourceError> {
+    fn policies(&self, _db: &str) -> Vec<Policy> {
+        Vec::new()
+    }
+
+    fn change(&self, _change: &Change) -> Result<(), SourceError> {
+        Err(SourceError::new("this source is only read".to_owned()))
+    }
+
+    fn delete(&self, _range: (Timestamp, Timestamp), _doomed: &[Doomed]) -> Result<(), SourceError> {
         Err(SourceError::new("this source is only read".to_owned()))
     }
 }

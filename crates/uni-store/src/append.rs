@@ -5,11 +5,11 @@
 //! to the kernel, so that nothing is shown that a crash of this process could take back. If the write fails, the rows
 //! are taken back.
 
-use crate::catalog::{Catalog, Limits, Resolved, SeriesId, Unresolved};
+use crate::catalog::{Catalog, Limits, Resolved, SeriesId, Unresolved, VM_TAG};
 use crate::error::{AppendError, FileError};
 use crate::files::Files;
 use crate::head::{Head, Undo};
-use crate::options::Durability;
+use crate::options::{Durability, Options};
 use crate::point::{Point, RejectReason};
 use crate::routes::Routes;
 use crate::row::{RowWriter, ShapeFields, put_time};
@@ -226,6 +226,11 @@ impl<'a> Session<'a> {
         let span = partition_of(point.time.nanos(), self.store.partition_seconds);
         let out = &mut self.writer.resolved;
         if let Some(known) = self.state.databases.get(self.database)
+            && known.cutoffs.refuses(&point.measurement, point.time.nanos())
+        {
+            return Err(RejectReason::BeyondRetention);
+        }
+        if let Some(known) = self.state.databases.get(self.database)
             && known.spans.contains(&span)
         {
             match known.catalog.resolve(point, out) {
@@ -234,9 +239,7 @@ impl<'a> Session<'a> {
                 Err(Unresolved::New) => {}
             }
         }
-        let options = &self.store.options;
-        let limits = (options.max_series, options.max_fields);
-        number_new(&mut self.state, self.database, span, point, limits, out)
+        number_new(&mut self.state, self.database, span, point, &self.store.options, out)
     }
 
     /// What [`Session::put_point`] has just found.
@@ -343,6 +346,14 @@ impl Store {
         Ok(appended)
     }
 
+    /// Whether there is something to append to.
+    pub(crate) fn check_space(&self, space: &str) -> Result<(), AppendError> {
+        match self.read_state().databases.contains_key(space) {
+            true => Ok(()),
+            false => Err(AppendError::NoDatabase { database: space.to_owned() }),
+        }
+    }
+
     /// Waits for the disk, if the operator wants that.
     pub(crate) fn make_durable(&self, written: u64) -> Result<(), AppendError> {
         if self.options.durability == Durability::Always {
@@ -353,9 +364,7 @@ impl Store {
 
     /// The outcome, and how long the log was after it.
     fn append_batch(&self, database: &str, points: &[Point]) -> Result<(Appended, u64), AppendError> {
-        if !self.has_database(database) {
-            return Err(AppendError::NoDatabase { database: database.to_owned() });
-        }
+        self.check_space(database)?;
         let mut appended = Appended::default();
         let mut written = 0;
         let mut rest = points.iter().enumerate().peekable();
@@ -384,6 +393,14 @@ impl Store {
     /// The last resort where nobody calls `maintain`, or it cannot keep up: memory stays bounded because the
     /// one who brings points packs the head.
     fn make_room(&self) -> Result<(), AppendError> {
+        let excess = self.counters.disk_excess.load(Ordering::Relaxed);
+        if excess > 0 {
+            self.counters.refused_batches.fetch_add(1, Ordering::Relaxed);
+            return Err(AppendError::DiskLimit {
+                bytes: excess,
+                max: self.options.max_disk_bytes.unwrap_or(0),
+            });
+        }
         let unflushed = self.lock_writer().unflushed_bytes();
         if unflushed < self.options.wal_flush_bytes {
             return Ok(());
@@ -410,12 +427,22 @@ pub(crate) fn number_new(
     database: &str,
     span: i64,
     point: &Point,
-    (max_series, max_fields): (usize, usize),
+    options: &Options,
     out: &mut Resolved,
 ) -> Result<(), RejectReason> {
+    let &Options { max_series, max_fields, max_series_per_vm, .. } = options;
+    if let Some((_, vm)) = point.tags.iter().find(|(key, _)| &**key == VM_TAG)
+        && state.series_of_vm(vm) >= max_series_per_vm
+        && state
+            .databases
+            .get(database)
+            .is_some_and(|d| d.catalog.find(&point.measurement, &point.tags).is_none())
+    {
+        return Err(RejectReason::VmSeriesLimit { vm: vm.clone(), max: max_series_per_vm });
+    }
     let series_left = max_series.saturating_sub(state.series_count());
     let Some(known) = state.databases.get_mut(database) else {
-        unreachable!("databases are never removed, and the caller has found this one")
+        unreachable!("the caller has found it, and still holds the lock")
     };
     if known.spans.len() >= MAX_PARTITIONS && !known.spans.contains(&span) {
         return Err(RejectReason::PartitionLimit { max: MAX_PARTITIONS });

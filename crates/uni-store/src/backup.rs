@@ -32,7 +32,7 @@ impl Dated {
     /// Every file, with the start of its partition.
     fn files(&self) -> impl Iterator<Item = (i64, &Segment)> {
         let segments = self.segments.iter().map(|(start_s, segment)| (*start_s, &**segment));
-        segments.chain(self.tiers.iter().map(|(start_s, tier)| (*start_s, &tier.segment)))
+        segments.chain(self.tiers.iter().map(|(start_s, tier)| (*start_s, &*tier.segment)))
     }
 }
 
@@ -53,14 +53,16 @@ impl Store {
             }
             .into());
         }
-        self.flush()?;
+        // Deletions wait until the copy has the notes of those that it needs.
+        let mut maintenance = self.lock_maintenance();
+        self.flush_locked(&mut maintenance)?;
         // Readers keep files alive: what is merged away meanwhile stays until its link is made.
         let databases: Vec<(String, Dated)> = {
             let state = self.read_state();
             state.databases.iter().map(|(name, database)| (name.clone(), Dated::of(database))).collect()
         };
         for (database, dated) in databases {
-            copy.create_dir_durably(&copy.database_dir(&database))?;
+            copy.create_dir_durably(&copy.space_dir(&database))?;
             for (start_s, file) in dated.files() {
                 let dir = copy.partition_dir(&database, start_s);
                 copy.create_dir_durably(&dir)?;
@@ -70,6 +72,7 @@ impl Store {
             }
         }
         self.logs().backup(&copy)?;
+        self.copy_notes(&copy)?;
         copy.partition_seconds(self.partition_seconds.cast_unsigned()).map_err(|error| FileError {
             step: "mark as a store",
             path: to.into(),

@@ -2,6 +2,7 @@
 //!
 //! Owns the counting. Never reads rows: the catalog in memory knows all of it.
 
+use crate::registry::{DEFAULT_POLICY, split_space};
 use crate::store::Store;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,7 +70,8 @@ pub struct CountedTag {
 impl Store {
     /// Counts series; each list has its first `top` entries.
     pub fn cardinality(&self, top: usize) -> Cardinality {
-        let databases: Vec<_> = self.databases().into_iter().map(|name| self.counted(name, top)).collect();
+        let databases: Vec<_> = self.databases().iter().map(|name| self.spaces(name)).collect();
+        let databases: Vec<_> = databases.iter().flatten().map(|space| self.counted(space, top)).collect();
         Cardinality {
             series: databases.iter().map(|database| database.series).sum(),
             max_series: self.options.max_series as u64,
@@ -77,14 +79,14 @@ impl Store {
         }
     }
 
-    fn counted(&self, name: String, top: usize) -> DatabaseCardinality {
+    fn counted(&self, space: &str, top: usize) -> DatabaseCardinality {
         let (mut series, mut measurements) = (0, Vec::new());
         let mut vms: BTreeMap<Box<str>, (u64, u64)> = BTreeMap::new();
         let mut tags: BTreeMap<Box<str>, (u64, BTreeSet<Box<str>>)> = BTreeMap::new();
         // One measurement after the other: writers wait for the lock of one, not of all.
-        for measurement in self.measurements(&name) {
-            let columns = self.fields(&name, &measurement).len() as u64;
-            let found = self.series(&name, &measurement, &[]);
+        for measurement in self.measurements(space) {
+            let columns = self.fields(space, &measurement).len() as u64;
+            let found = self.series(space, &measurement, &[]);
             let count = found.len() as u64;
             series += count;
             for (key, value) in found.into_iter().flat_map(|one| one.tags) {
@@ -116,8 +118,16 @@ impl Store {
             measurements: most(measurements, top, |one| one.series),
             tags: most(tags, top, |one| one.values),
             vms: most(vms, top, |one| one.series),
-            name,
+            name: shown(space),
         }
+    }
+}
+
+/// Points of another policy than the first one are counted apart, as `database.policy`.
+fn shown(space: &str) -> String {
+    match split_space(space) {
+        (database, DEFAULT_POLICY) => database.to_owned(),
+        (database, policy) => format!("{database}.{policy}"),
     }
 }
 

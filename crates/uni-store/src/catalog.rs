@@ -33,6 +33,9 @@ impl SeriesId {
     }
 }
 
+/// The tag that says which VM a series is of.
+pub(crate) const VM_TAG: &str = "vm";
+
 /// Tags, sorted by key.
 pub(crate) type Tags = [(Box<str>, Box<str>)];
 
@@ -114,6 +117,8 @@ pub(crate) struct Catalog {
     series: HashMap<SeriesId, Series>,
     /// Series by the hash of measurement and tags.
     keys: HashTable<SeriesId>,
+    /// How many series each VM has.
+    vms: HashMap<Box<str>, usize>,
     hasher: foldhash::fast::RandomState,
     staged_series: Vec<SeriesId>,
     staged_fields: Vec<(Arc<str>, u32)>,
@@ -241,6 +246,9 @@ impl Catalog {
         if let Some(entry) = self.measurements.get_mut(&*key) {
             entry.series.insert(id);
         }
+        if let Some(vm) = vm_of(tags) {
+            *self.vms.entry(vm.into()).or_insert(0) += 1;
+        }
         let series = Series { measurement: key, tags: tags.into(), presence: Presence::Staged };
         self.series.insert(id, series);
         self.staged_series.push(id);
@@ -250,7 +258,8 @@ impl Catalog {
         id
     }
 
-    fn find(&self, measurement: &str, tags: &Tags) -> Option<SeriesId> {
+    /// The number of a series that is known.
+    pub(crate) fn find(&self, measurement: &str, tags: &Tags) -> Option<SeriesId> {
         let hash = hash_key(&self.hasher, measurement, tags);
         let same = |id: &SeriesId| {
             let series = &self.series[id];
@@ -295,6 +304,14 @@ impl Catalog {
             entry.remove();
         }
         let Some(series) = self.series.remove(&id) else { return };
+        if let Some(vm) = vm_of(&series.tags)
+            && let Some(count) = self.vms.get_mut(vm)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.vms.remove(vm);
+            }
+        }
         if let Some(measurement) = self.measurements.get_mut(&series.measurement) {
             measurement.series.remove(&id);
             if measurement.series.is_empty() {
@@ -321,6 +338,16 @@ impl Catalog {
 
     pub(crate) fn len(&self) -> usize {
         self.series.len()
+    }
+
+    /// How many series a VM has.
+    pub(crate) fn series_of_vm(&self, vm: &str) -> usize {
+        self.vms.get(vm).copied().unwrap_or(0)
+    }
+
+    /// The numbers of a measurement's series.
+    pub(crate) fn series_of(&self, measurement: &str) -> Vec<SeriesId> {
+        self.measurements.get(measurement).into_iter().flat_map(|m| &m.series).copied().collect()
     }
 
     pub(crate) fn measurement_names(&self) -> Vec<String> {
@@ -406,6 +433,10 @@ fn type_conflict(measurement: &str, field: &Field, given: FieldType) -> RejectRe
 
 fn hash_key(hasher: &foldhash::fast::RandomState, measurement: &str, tags: &Tags) -> u64 {
     hasher.hash_one((measurement, tags))
+}
+
+fn vm_of(tags: &Tags) -> Option<&str> {
+    tags.iter().find(|(key, _)| &**key == VM_TAG).map(|(_, vm)| &**vm)
 }
 
 #[cfg(test)]

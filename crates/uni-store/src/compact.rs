@@ -6,6 +6,7 @@
 
 use crate::block::{Effort, rows_for};
 use crate::catalog::SeriesId;
+use crate::cuts::Cuts;
 use crate::disk::DiskFile;
 use crate::error::{MaintainError, ScanError};
 use crate::flush::Place;
@@ -44,6 +45,12 @@ fn settleable(segments: &[Arc<Segment>]) -> &[Arc<Segment>] {
     if small.len() > 1 || small.iter().any(|segment| !segment.is_packed()) { small } else { &[] }
 }
 
+/// The segments that have deleted rows, with all that came after them.
+fn with_deleted(segments: &[Arc<Segment>]) -> &[Arc<Segment>] {
+    let whole = segments.iter().take_while(|segment| segment.cuts().is_empty()).count();
+    &segments[whole..]
+}
+
 impl Store {
     /// Merges the segments of one partition, or makes its tiers, if that is due; answers whether it did. Drops and
     /// keeps tiers as they age. Call it from time to time, from
@@ -59,9 +66,9 @@ impl Store {
             return Ok(self.make_tiers(now, pause)? || self.logs().merge(now, pause)?);
         };
         let number = self.lock_maintenance().take_number();
+        let cuts: Vec<Arc<Cuts>> = old.iter().map(|segment| segment.cuts()).collect();
         match self.merge_segments(&place, &old, number, pause) {
-            Ok(Some(merged)) => self.replace(&place, &old, merged),
-            Ok(None) => {}
+            Ok(merged) => self.replace(&place, &old, &cuts, merged),
             Err(ScanError::Damaged { .. }) => {
                 // It stays as it is, so that what can still be read of it is not made to look whole.
                 self.counters.damaged_reads.fetch_add(1, Ordering::Relaxed);
@@ -91,7 +98,8 @@ impl Store {
         };
         let quiet = places().filter(|(_, start_s, _)| resting(**start_s));
         let quiet = quiet.map(|(name, start_s, segments)| (name, start_s, settleable(segments)));
-        let found = busy.chain(quiet).find(|(_, _, segments)| usable(segments));
+        let cut = places().map(|(name, start_s, segments)| (name, start_s, with_deleted(segments)));
+        let found = busy.chain(quiet).chain(cut).find(|(_, _, segments)| usable(segments));
         found.map(|(name, start_s, segments)| ((name.clone(), *start_s), segments.to_vec()))
     }
 
@@ -116,21 +124,36 @@ impl Store {
         Ok(writer.finish()?)
     }
 
-    fn replace(&self, (database, start_s): &Place, old: &[Arc<Segment>], merged: Segment) {
+    /// Shows the merged segment in the place of the old ones; there is none if all their rows are deleted.
+    fn replace(
+        &self,
+        (database, start_s): &Place,
+        old: &[Arc<Segment>],
+        cuts: &[Arc<Cuts>],
+        merged: Option<Segment>,
+    ) {
         let state = &mut *self.write_state();
         let segments = state.databases.get_mut(database).and_then(|d| d.partitions.get_mut(start_s));
         let is_there = |segments: &Vec<Arc<Segment>>, one: &Arc<Segment>| {
             segments.iter().any(|segment| segment.number() == one.number())
         };
-        let Some(segments) = segments.filter(|segments| old.iter().all(|one| is_there(segments, one))) else {
-            // Retention was quicker.
-            merged.retire();
+        let as_it_was = old.iter().zip(cuts).all(|(one, cuts)| Arc::ptr_eq(&one.cuts(), cuts));
+        let segments = segments.filter(|segments| as_it_was && old.iter().all(|one| is_there(segments, one)));
+        let Some(segments) = segments else {
+            // Retention was quicker, or rows were deleted that had been read already.
+            merged.iter().for_each(Segment::retire);
             return;
         };
         segments.retain(|segment| old.iter().all(|gone| gone.number() != segment.number()));
-        segments.push(Arc::new(merged));
+        segments.extend(merged.map(Arc::new));
         segments.sort_by_key(|segment| segment.number());
+        if segments.is_empty() {
+            state.databases.get_mut(database).and_then(|d| d.partitions.remove(start_s));
+        }
         old.iter().for_each(|segment| segment.retire());
+        if cuts.iter().any(|cuts| !cuts.is_empty()) {
+            self.counters.untidy.store(true, Ordering::Relaxed);
+        }
     }
 }
 

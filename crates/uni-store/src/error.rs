@@ -115,6 +115,16 @@ pub enum AppendError {
         /// Why the last attempt to write segments failed.
         source: Box<MaintainError>,
     },
+    /// The store has as many bytes on the disk as it may, and no partition is old enough to be dropped for new points.
+    #[error(
+        "the store holds {bytes} bytes, {max} are allowed, all of them of today: allow more, or send less"
+    )]
+    DiskLimit {
+        /// Bytes of segments and log.
+        bytes: u64,
+        /// The limit.
+        max: u64,
+    },
     /// A sync to the disk failed earlier. The kernel may have thrown the unwritten data away and will not say so a
     /// second time, so nothing further is acknowledged until the store is opened anew.
     #[error("the write-ahead log in {} failed to sync earlier: check the disk, then restart", dir.display())]
@@ -167,24 +177,54 @@ impl From<MaintainError> for AppendError {
     }
 }
 
-/// Why a database was not made.
+/// Why a database or policy was not made, changed or dropped. The words are InfluxDB's where it has some.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CreateDatabaseError {
+pub enum PolicyError {
+    /// The name is empty.
+    #[error("invalid name")]
+    NoName,
     /// The name cannot be used.
-    #[error("database name \"{name}\" cannot be used: it needs 1 to {max} bytes and no control characters")]
+    #[error("the name \"{name}\" cannot be used: it needs 1 to {max} bytes and no control characters")]
     Name {
         /// The name, shortened.
         name: String,
         /// Most bytes of a name.
         max: usize,
     },
-    /// There are too many databases.
-    #[error("database limit of {max} reached")]
+    /// There are too many databases and policies.
+    #[error("the limit of {max} databases and retention policies is reached: drop some")]
     Limit {
         /// The limit.
         max: usize,
     },
+    /// No such database.
+    #[error("database not found: {name}")]
+    DatabaseNotFound {
+        /// The name asked for.
+        name: String,
+    },
+    /// No such policy.
+    #[error("retention policy not found: {name}")]
+    PolicyNotFound {
+        /// The name asked for.
+        name: String,
+    },
+    /// There is another policy of that name.
+    #[error("retention policy already exists")]
+    Exists,
+    /// The database exists with another policy, or the policy is not the default one.
+    #[error("retention policy conflicts with an existing policy")]
+    Conflict,
+    /// Points would be kept for too short a time.
+    #[error("retention policy duration must be at least 1h0m0s")]
+    TooShort,
+    /// Shards would be kept for longer than points.
+    #[error("retention policy duration must be greater than the shard duration")]
+    ShardTooLong,
+    /// Rows in memory could not be packed, which has to come first.
+    #[error(transparent)]
+    Maintain(#[from] MaintainError),
     /// The file system refused.
     #[error("cannot {step} {}", path.display())]
     File {
@@ -197,10 +237,25 @@ pub enum CreateDatabaseError {
     },
 }
 
-impl From<FileError> for CreateDatabaseError {
+impl From<FileError> for PolicyError {
     fn from(error: FileError) -> Self {
         Self::File { step: error.step, path: error.path, source: error.source }
     }
+}
+
+/// Why nothing was deleted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeleteError {
+    /// Deletions are kept until merges have written what is left.
+    #[error("{max} deletions wait for merges already: try again later, or delete more at once")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// Rows in memory could not be packed, or the file system refused.
+    #[error(transparent)]
+    Maintain(#[from] MaintainError),
 }
 
 /// Why a scan is not whole. Rows from undamaged places were visited all the same.

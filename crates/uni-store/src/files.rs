@@ -3,8 +3,10 @@
 //! Owns names, escaping, the lock and the order of fsync and rename. Never owns contents, but for the small
 //! text file `format`.
 
+use crate::bytes::Damaged;
 use crate::disk::{Disk, DiskFile, Lock};
 use crate::error::{FileError, OpenError};
+use crate::registry::{DEFAULT_POLICY, Registry, split_space};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,7 +24,13 @@ const MAX_DAMAGED: usize = 100;
 /// The file `format` is a few lines.
 const MAX_FORMAT_BYTES: u64 = 4096;
 /// The version of the folder's layout.
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
+/// The version of a folder without the file `databases` and without deletions.
+const PLAIN_FORMAT: u32 = 1;
+/// The file `databases` names a thousand spaces at most.
+const MAX_REGISTRY_BYTES: u64 = 4 << 20;
+/// Before the name of a policy's folder, so that it is no number.
+const POLICY_PREFIX: &str = "rp-";
 
 /// The folder of a store.
 #[derive(Clone, Debug)]
@@ -53,7 +61,8 @@ impl Files {
     /// The partition length that the folder names, or the usual one where that cannot be read.
     pub(crate) fn known_partition_seconds(&self) -> u64 {
         let path = self.root.join("format");
-        let known = self.read_text(&path).ok().and_then(|text| parse_format(&path, &text).ok());
+        let known =
+            self.read_text(&path, MAX_FORMAT_BYTES).ok().and_then(|text| parse_format(&path, &text).ok());
         known.unwrap_or_else(|| crate::Options::default().partition_seconds)
     }
 
@@ -87,12 +96,15 @@ impl Files {
         self.root.join("data")
     }
 
-    pub(crate) fn database_dir(&self, name: &str) -> PathBuf {
-        self.data_dir().join(escape(name))
+    /// The folder of a space: that of the database, or for another policy than the first one in it.
+    pub(crate) fn space_dir(&self, space: &str) -> PathBuf {
+        let (database, policy) = split_space(space);
+        let dir = self.data_dir().join(escape(database));
+        if policy == DEFAULT_POLICY { dir } else { dir.join(format!("{POLICY_PREFIX}{}", escape(policy))) }
     }
 
     pub(crate) fn partition_dir(&self, database: &str, start_s: i64) -> PathBuf {
-        self.database_dir(database).join(start_s.to_string())
+        self.space_dir(database).join(start_s.to_string())
     }
 
     pub(crate) fn segment(&self, database: &str, start_s: i64, number: u64) -> PathBuf {
@@ -128,11 +140,10 @@ impl Files {
     /// The partition length the store was made with; a new store is marked with `wanted_s`.
     pub(crate) fn partition_seconds(&self, wanted_s: u64) -> Result<u64, OpenError> {
         let path = self.root.join("format");
-        match self.read_text(&path) {
+        match self.read_text(&path, MAX_FORMAT_BYTES) {
             Ok(text) => parse_format(&path, &text),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let text = format!("uni-store {FORMAT_VERSION}\npartition_seconds {wanted_s}\n");
-                self.write_whole(&path, text.as_bytes())?;
+                self.write_whole(&path, format_text(wanted_s).as_bytes())?;
                 Ok(wanted_s)
             }
             Err(source) => Err(FileError { step: "read", path, source }.into()),
@@ -194,6 +205,12 @@ impl Files {
         self.disk.sync_dir(dir).map_err(FileError::at("sync folder", dir))
     }
 
+    /// Makes the removal of names last: syncs this folder, or the nearest one above it that is there.
+    pub(crate) fn sync_nearest(&self, dir: &Path) -> Result<(), FileError> {
+        let there = dir.ancestors().find(|dir| self.disk.is_dir(dir));
+        there.map_or(Ok(()), |dir| self.sync_dir(dir))
+    }
+
     /// Gives a file that is wholly written its name: fsync file, rename, fsync folder, in this order, so that
     /// after a power cut there is either the whole file or none under that name.
     pub(crate) fn publish(
@@ -221,16 +238,69 @@ impl Files {
         }
     }
 
-    fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    /// Removes a folder if nothing is in it.
+    pub(crate) fn remove_if_empty(&self, dir: &Path) {
+        // Fails, as it should, while something is in it.
+        let _ = self.disk.remove_dir(dir);
+    }
+
+    fn registry(&self) -> PathBuf {
+        self.root.join("databases")
+    }
+
+    /// The databases; `None` where no file names them.
+    pub(crate) fn read_registry(&self) -> Result<Option<Result<Registry, Damaged>>, FileError> {
+        let path = self.registry();
+        match self.read_text(&path, MAX_REGISTRY_BYTES) {
+            Ok(text) => Ok(Some(Registry::parse(&text))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                Ok(Some(Err(Damaged("databases that are no text"))))
+            }
+            Err(source) => Err(FileError { step: "read", path, source }),
+        }
+    }
+
+    /// Names the databases from now on, whatever happens.
+    pub(crate) fn write_registry(&self, registry: &Registry) -> Result<(), FileError> {
+        self.write_whole(&self.registry(), registry.to_text().as_bytes())
+    }
+
+    /// Sets the damaged file `databases` aside; returns its new place.
+    pub(crate) fn set_registry_aside(&self) -> Result<PathBuf, FileError> {
+        self.set_aside(&self.registry())
+    }
+
+    /// Where deletions are noted.
+    pub(crate) fn deleted_dir(&self) -> PathBuf {
+        self.root.join("deleted")
+    }
+
+    pub(crate) fn deletion(&self, number: u64) -> PathBuf {
+        self.deleted_dir().join(format!("{number:016x}.del"))
+    }
+
+    /// Marks the folder as one that programs of before must not open: they would show what is deleted.
+    pub(crate) fn raise_format(&self, partition_seconds: u64) -> Result<(), FileError> {
+        let path = self.root.join("format");
+        let text = self.read_text(&path, MAX_FORMAT_BYTES).map_err(FileError::at("read", &path))?;
+        let plain = format!("uni-store {PLAIN_FORMAT}\n");
+        if !text.starts_with(&plain) {
+            return Ok(());
+        }
+        self.write_whole(&path, format_text(partition_seconds).as_bytes())
+    }
+
+    pub(crate) fn write_whole(&self, path: &Path, bytes: &[u8]) -> Result<(), FileError> {
         let temporary = temporary(path);
         let file = self.disk.create(&temporary, false).map_err(FileError::at("create", &temporary))?;
         file.write_all_at(bytes, 0).map_err(FileError::at("write", &temporary))?;
         self.publish(&*file, &temporary, path)
     }
 
-    fn read_text(&self, path: &Path) -> std::io::Result<String> {
+    fn read_text(&self, path: &Path, most: u64) -> std::io::Result<String> {
         let file = self.disk.open(path)?;
-        let mut bytes = vec![0; file.len()?.min(MAX_FORMAT_BYTES) as usize];
+        let mut bytes = vec![0; file.len()?.min(most) as usize];
         file.read_exact_at(&mut bytes, 0)?;
         String::from_utf8(bytes).map_err(|error| std::io::Error::new(ErrorKind::InvalidData, error))
     }
@@ -243,6 +313,15 @@ impl Files {
         let parts: Vec<_> = inside.iter().map(|part| part.to_string_lossy()).collect();
         Ok(dir.join(parts.join("-")))
     }
+}
+
+fn format_text(partition_seconds: u64) -> String {
+    format!("uni-store {FORMAT_VERSION}\npartition_seconds {partition_seconds}\n")
+}
+
+/// The policy whose folder this is; `None` for another one.
+pub(crate) fn policy_of_dir(file_name: &str) -> Option<String> {
+    unescape(file_name.strip_prefix(POLICY_PREFIX)?)
 }
 
 fn parse_format(path: &Path, text: &str) -> Result<u64, OpenError> {
@@ -269,7 +348,7 @@ pub(crate) fn database_name_is_usable(name: &str) -> bool {
 
 /// A name as a file name: letters, digits, `_` and `-` as they are, every other byte as `%` and two hex digits.
 /// So a name can neither leave the folder nor be hidden in it.
-fn escape(name: &str) -> String {
+pub(crate) fn escape(name: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     name.bytes()
         .map(|byte| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
@@ -340,8 +419,8 @@ mod test {
     fn a_format_file_of_the_future_is_refused() {
         let path = Path::new("format");
         assert!(matches!(
-            parse_format(path, "uni-store 2\npartition_seconds 60\n"),
-            Err(OpenError::NewerFormat { found: 2, known: 1, .. })
+            parse_format(path, "uni-store 3\npartition_seconds 60\n"),
+            Err(OpenError::NewerFormat { found: 3, known: 2, .. })
         ));
         assert!(matches!(parse_format(path, "uni-store 1\n"), Err(OpenError::NotAStore { .. })));
         assert!(matches!(parse_format(path, "uni-store 1\npartition_seconds 3600\n"), Ok(3600)));

@@ -10,7 +10,7 @@ use crate::error::{FileError, MaintainError};
 use crate::head::Head;
 use crate::index::{SegmentHead, SeriesNames};
 use crate::segment::{Segment, SegmentWriter};
-use crate::state::{Database, partition_of, partition_span};
+use crate::state::{partition_of, partition_span};
 use crate::store::{Maintenance, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -53,11 +53,17 @@ impl Store {
         Ok(())
     }
 
-    fn flush_locked(&self, maintenance: &mut Maintenance) -> Result<(), MaintainError> {
+    pub(crate) fn flush_locked(&self, maintenance: &mut Maintenance) -> Result<(), MaintainError> {
         // What an earlier flush could not finish comes first.
         self.finish_frozen(maintenance)?;
         self.freeze(maintenance)?;
-        self.finish_frozen(maintenance)
+        self.finish_frozen(maintenance)?;
+        // No log is left that is older than this flush.
+        if !maintenance.logged_gone.is_empty() {
+            maintenance.logged_gone.clear();
+            self.counters.untidy.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Swaps the head for an empty one and the log for a new file, in one step for readers and writers.
@@ -205,7 +211,11 @@ impl Store {
     fn publish(&self, written: Vec<(Place, Segment)>) {
         let state = &mut *self.write_state();
         for ((name, start_s), segment) in written {
-            let database: &mut Database = state.databases.entry(name).or_default();
+            let Some(database) = state.databases.get_mut(&name) else {
+                // Dropped while this was written; drops wait for flushes, so it cannot be.
+                segment.retire();
+                continue;
+            };
             let segments = database.partitions.entry(start_s).or_default();
             segments.push(Arc::new(segment));
             // A merge may have finished meanwhile that took its number earlier.

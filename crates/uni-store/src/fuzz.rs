@@ -5,8 +5,10 @@
 //! written and read again.
 
 use crate::block::{self, Effort};
+use crate::deletion::Deletion;
 use crate::index;
 use crate::recovery::Recovery;
+use crate::registry::Registry;
 use crate::replay::Replay;
 use crate::state::{Database, State};
 use crate::v1;
@@ -55,4 +57,19 @@ pub fn check_index(bytes: &[u8]) {
 /// A block of logs without its checksums, the index that would lead to it, and a frame of their write-ahead log.
 pub fn check_logs(bytes: &[u8]) {
     crate::logs::check_block(bytes);
+}
+
+/// A deletion without its header, or the lines of the file `databases` without the last one: the first byte says which.
+/// What is read is written and read again.
+pub fn check_notes(bytes: &[u8]) {
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    if kind % 2 == 0 {
+        if let Ok(deletion) = Deletion::parse(&Deletion::sealed(rest)) {
+            assert_eq!(Deletion::parse(&deletion.to_bytes()).ok(), Some(deletion));
+        }
+    } else if let Ok(text) = std::str::from_utf8(rest)
+        && let Ok(registry) = Registry::parse(&Registry::sealed(text.to_owned()))
+    {
+        assert_eq!(Registry::parse(&registry.to_text()), Ok(registry));
+    }
 }

@@ -405,6 +405,15 @@ impl Head {
         }
     }
 
+    /// Drops all rows of these series.
+    pub(crate) fn drop_series(&mut self, series: &BTreeSet<SeriesId>) {
+        for id in series {
+            if let Some(series) = self.series.get_mut(id.0 as usize) {
+                self.rows -= std::mem::take(series).rows();
+            }
+        }
+    }
+
     /// The memory it takes, in bytes, about.
     pub(crate) fn bytes(&self) -> usize {
         self.series.len() * size_of::<SeriesHead>() + self.series.iter().map(SeriesHead::bytes).sum::<usize>()

@@ -112,9 +112,7 @@ impl Store {
     ) -> Result<AppendedLines, AppendError> {
         let outcome = AppendedLines::default();
         let mut body = Body { bytes: body, at: 0, options, report, way: 0, outcome, odd: 0 };
-        if !self.has_database(database) {
-            return Err(AppendError::NoDatabase { database: database.to_owned() });
-        }
+        self.check_space(database)?;
         loop {
             if body.odd >= MAX_ODD_LINES {
                 body.odd = 0;
@@ -324,10 +322,14 @@ impl<'b> Body<'b, '_, '_> {
             keys.push(b'=');
             ends.push((keys.len() as u32, value.field_type()));
         }
+        let known = session.state.databases.get(session.database);
+        let strictest = known.map_or(i64::MIN, |known| known.cutoffs.strictest());
         let routes = &mut session.writer.routes;
         let partition_seconds = session.store.partition_seconds;
         let start_s = partition_of(point.time.nanos(), partition_seconds);
         let (first, last) = partition_span(start_s, partition_seconds);
+        // Lines that some measurement may not have any more are looked at one by one.
+        let first = first.max(strictest);
         routes.span = Some((way, first..=last));
         if given.next().is_none() && line.starts_with(parsed.series_key().as_bytes()) {
             let layout = routes.layout(keys, ends, measurement, &numbers);

@@ -10,6 +10,9 @@ pub(crate) const MAX_KEY_BYTES: usize = 65_535;
 /// Most bytes of a whole point, names included; one point is one unit of the log and must fit in memory easily.
 pub(crate) const MAX_POINT_BYTES: usize = 1 << 20;
 
+/// Most tags of a point: each is compared wherever series are looked for.
+const MAX_TAGS: usize = 256;
+
 /// Tags as keys and values, sorted by key.
 pub(crate) type TagList = Vec<(Box<str>, Box<str>)>;
 
@@ -82,6 +85,25 @@ pub enum RejectReason {
         /// The limit.
         max: usize,
     },
+    /// A new series, but its VM has as many as one may.
+    #[error("series limit of {max} reached for vm \"{vm}\": fewer tag values, or a higher limit, are needed")]
+    VmSeriesLimit {
+        /// The VM.
+        vm: Box<str>,
+        /// The limit.
+        max: usize,
+    },
+    /// More tags than a point may have.
+    #[error("point with {count} tags, {max} are allowed")]
+    TooManyTags {
+        /// How many it has.
+        count: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Older than what its retention policy, or a rule for its measurement, keeps.
+    #[error("points beyond retention policy")]
+    BeyondRetention,
     /// A new field, but the measurement has as many as it may.
     #[error("field limit of {max} reached on measurement \"{measurement}\"")]
     FieldLimit {
@@ -127,6 +149,9 @@ impl Point {
         }
         if self.tags.iter().any(|(_, value)| value.is_empty()) {
             return empty("tag value");
+        }
+        if self.tags.len() > MAX_TAGS {
+            return Err(RejectReason::TooManyTags { count: self.tags.len(), max: MAX_TAGS });
         }
         match self.tags.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
             Some(pair) => Err(RejectReason::TagOrder { key: pair[1].0.clone() }),

@@ -83,12 +83,12 @@ impl Places {
 impl Store {
     /// All databases, sorted by name.
     pub fn databases(&self) -> Vec<String> {
-        self.read_state().databases.keys().cloned().collect()
+        self.read_state().registry.databases.keys().cloned().collect()
     }
 
     /// Whether there is a database of this name.
     pub fn has_database(&self, name: &str) -> bool {
-        self.read_state().databases.contains_key(name)
+        self.read_state().registry.databases.contains_key(name)
     }
 
     /// Measurements that have points, sorted; none where there is no such database.
@@ -189,9 +189,7 @@ impl Store {
         let Some(entry) = known.catalog.get(series) else { return Ok(None) };
         let in_memory = [Some(&state.head), state.frozen.as_deref()].into_iter().flatten();
         let in_memory = in_memory.filter_map(|head| head.span(series)).map(|span| span.end);
-        let last_of = |segment: &Arc<Segment>| {
-            segment.series()[segment.find(series)?].blocks.last().map(|block| block.last)
-        };
+        let last_of = |segment: &Arc<Segment>| segment.last_of(series);
         let mut on_disk = known.partitions.values().rev();
         let on_disk = on_disk.find_map(|segments| segments.iter().filter_map(last_of).max());
         let names = known.catalog.live_fields(&entry.measurement).into_iter().map(|(name, _)| name).collect();

@@ -6,19 +6,27 @@
 use crate::block::Effort;
 use crate::bytes::Damaged;
 use crate::catalog::FieldIs;
+use crate::deletion::{self, Deletion, DeletionError};
 use crate::error::{FileError, OpenError};
-use crate::files::{Files, number_of, unescape};
+use crate::files::{Files, number_of, policy_of_dir, unescape};
 use crate::index::SegmentHead;
 use crate::options::Options;
+use crate::policies::start_of;
+use crate::registry::{Entry, Policy, Registry, space_name, split_space};
 use crate::replay::Replay;
 use crate::retention::first_kept;
 use crate::segment::{self, IndexBytes, IndexError, Segment, SegmentSeries};
 use crate::state::{Database, State};
+use crate::tier;
 use crate::tier_upkeep;
 use crate::wal::{self, Beginning, LogReader, Next};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use uni_wire::Timestamp;
+
+/// As good as for ever, but a duration of its own: what the options say of other policies does not count.
+const LONGEST: Duration = Duration::from_nanos(i64::MAX.unsigned_abs());
 
 /// What was found when a store was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +68,7 @@ pub(crate) struct Recovered {
     /// Logs whose rows are in the head now.
     pub(crate) logs: Vec<PathBuf>,
     pub(crate) log_bytes: u64,
+    pub(crate) deletions: Vec<Deletion>,
 }
 
 pub(crate) fn recover(
@@ -75,9 +84,22 @@ pub(crate) fn recover(
         next_log: 1,
         logs: Vec::new(),
         log_bytes: 0,
+        deletions: Vec::new(),
     };
-    let first_kept_s = first_kept(now, options.retention, partition_seconds).unwrap_or(i64::MIN);
-    let mut found = find_segments(files, first_kept_s, &mut recovered.state)?;
+    read_registry(files, &mut recovered)?;
+    let registry = &recovered.state.registry;
+    let first_kept_s =
+        |space: &str| first_kept(now, options.age(registry, space), partition_seconds).unwrap_or(i64::MIN);
+    let mut found = Vec::new();
+    for space in registry.databases.keys().flat_map(|database| registry.spaces_of(database)) {
+        let below = registry.gone.get(&space).copied().unwrap_or(0);
+        find_segments(files, &space, (first_kept_s(&space), below), &mut found)?;
+        recovered.state.databases.insert(space, Database::default());
+    }
+    // Numbers go on above whatever a note says of lower ones.
+    let gone = registry.gone.values().map(|number| number.saturating_add(1));
+    recovered.next_segment = gone.fold(recovered.next_segment, u64::max);
+    remove_leftovers(files, registry)?;
     // Newest first: where types differ, the newest one keeps the name.
     found.sort_by_key(|segment| std::cmp::Reverse(segment.number));
     for segment in found {
@@ -85,6 +107,9 @@ pub(crate) fn recover(
         open_segment(files, &segment, &mut recovered)?;
     }
     tier_upkeep::recover(files, options, &mut recovered)?;
+    for path in files.list(&files.deleted_dir())? {
+        read_deletion(files, partition_seconds, &path, &mut recovered)?;
+    }
     for path in files.list(&files.wal_dir())? {
         let Some(number) = number_of(&path, "wal") else { continue };
         recovered.next_log = recovered.next_log.max(number.saturating_add(1));
@@ -102,30 +127,111 @@ struct Found {
     path: PathBuf,
 }
 
-fn find_segments(files: &Files, first_kept_s: i64, state: &mut State) -> Result<Vec<Found>, FileError> {
-    let mut found = Vec::new();
+/// What databases there are: those that the file names, and folders that it does not know.
+fn read_registry(files: &Files, recovered: &mut Recovered) -> Result<(), OpenError> {
+    let (mut registry, lost) = match files.read_registry()? {
+        Some(Ok(registry)) => (registry, None),
+        // A store of before, or a file whose contents are lost: the folders say what there was.
+        None => (Registry::default(), None),
+        Some(Err(Damaged(why))) => (Registry::default(), Some(why)),
+    };
     // A file where a folder should be is not ours: left alone.
     for folder in files.list(&files.data_dir())?.into_iter().filter(|path| files.disk().is_dir(path)) {
         let Some(database) = folder.file_name().and_then(|name| unescape(name.to_str()?)) else { continue };
-        state.databases.insert(database.clone(), Database::default());
-        for partition in files.list(&folder)?.into_iter().filter(|path| files.disk().is_dir(path)) {
-            let start = partition.file_name().and_then(|name| name.to_str()?.parse::<i64>().ok());
-            match start {
-                Some(start_s) if start_s < first_kept_s => {
-                    files.remove_segments(&partition)?;
-                }
-                Some(start_s) => collect_segments(files, &database, start_s, &partition, &mut found)?,
-                None => {}
+        if !registry.gone.keys().any(|space| split_space(space).0 == database) {
+            registry.databases.entry(database.clone()).or_insert_with(Entry::default);
+        }
+        for dir in files.list(&folder)? {
+            let Some(policy) = dir.file_name().and_then(|name| policy_of_dir(name.to_str()?)) else {
+                continue;
+            };
+            let known = registry.databases.get_mut(&database).filter(|entry| entry.policy(&policy).is_none());
+            if let Some(entry) =
+                known.filter(|_| !registry.gone.contains_key(&space_name(&database, &policy)))
+            {
+                entry.policies.push(Policy::endless(&policy));
             }
         }
     }
-    Ok(found)
+    if let Some(why) = lost {
+        // How long their points were to be kept is lost too: until somebody says it again, nothing is dropped.
+        let policies = registry.databases.values_mut().flat_map(|entry| &mut entry.policies);
+        policies.for_each(|policy| policy.duration = LONGEST);
+        recovered.report.set_aside.push(SetAside { path: files.set_registry_aside()?, why });
+        files.write_registry(&registry)?;
+    }
+    recovered.state.registry = registry;
+    Ok(())
+}
+
+/// Removes what is left of spaces that were dropped.
+fn remove_leftovers(files: &Files, registry: &Registry) -> Result<(), FileError> {
+    for (space, below) in &registry.gone {
+        if registry.policy_of(space).is_none() {
+            find_segments(files, space, (i64::MIN, *below), &mut Vec::new())?;
+        }
+    }
+    Ok(())
+}
+
+/// The segments of a space; those that are too old or leftovers are removed.
+fn find_segments(
+    files: &Files,
+    space: &str,
+    (first_kept_s, below): (i64, u64),
+    found: &mut Vec<Found>,
+) -> Result<(), FileError> {
+    let mut partitions = files.list(&files.space_dir(space))?;
+    partitions.retain(|path| files.disk().is_dir(path));
+    for partition in partitions {
+        match start_of(&partition) {
+            Some(start_s) if start_s < first_kept_s => files.remove_segments(&partition)?,
+            Some(start_s) => collect_segments(files, space, (start_s, below), &partition, found)?,
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes segments leave out what a deletion says.
+fn read_deletion(
+    files: &Files,
+    partition_seconds: i64,
+    path: &Path,
+    recovered: &mut Recovered,
+) -> Result<(), OpenError> {
+    let Some(number) = number_of(path, "del") else { return Ok(()) };
+    recovered.next_segment = recovered.next_segment.max(number.saturating_add(1));
+    let read = Deletion::read(files, path).and_then(|deletion| match deletion.number == number {
+        true => Ok(deletion),
+        false => Err(Damaged("a deletion under another one's name").into()),
+    });
+    match read {
+        Ok(deletion) => {
+            for (segment, ids) in recovered.state.uncut(&deletion, partition_seconds) {
+                segment.set_cuts(segment.cuts_with(&ids, deletion.from, deletion.to));
+            }
+            let spaces = deletion.targets.iter().map(|target| target.space.as_str());
+            recovered.state.take_tiers_of_cut(spaces).iter().for_each(|tier| tier.segment.retire());
+            for target in &deletion.targets {
+                recovered.state.recount(&target.space, partition_seconds);
+            }
+            recovered.deletions.push(deletion);
+            Ok(())
+        }
+        Err(DeletionError::Damaged(Damaged(why))) => {
+            recovered.report.set_aside.push(SetAside { path: files.set_aside(path)?, why });
+            Ok(())
+        }
+        Err(DeletionError::Newer(version)) => Err(newer(path, version, deletion::VERSION)),
+        Err(DeletionError::File(error)) => Err(error.into()),
+    }
 }
 
 fn collect_segments(
     files: &Files,
-    database: &str,
-    start_s: i64,
+    space: &str,
+    (start_s, below): (i64, u64),
     partition: &Path,
     found: &mut Vec<Found>,
 ) -> Result<(), FileError> {
@@ -134,7 +240,13 @@ fn collect_segments(
             // A segment whose writing was cut short; its points are still in the log or in the segments it merges.
             files.disk().remove(&path).map_err(FileError::at("remove", &path))?;
         } else if let Some(number) = number_of(&path, "seg") {
-            found.push(Found { database: database.to_owned(), start_s, number, path });
+            if number < below {
+                files.disk().remove(&path).map_err(FileError::at("remove", &path))?;
+            } else {
+                found.push(Found { database: space.to_owned(), start_s, number, path });
+            }
+        } else if tier::parse_path(&path).is_some_and(|(number, ..)| number < below) {
+            files.disk().remove(&path).map_err(FileError::at("remove", &path))?;
         }
     }
     Ok(())

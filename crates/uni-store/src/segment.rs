@@ -6,6 +6,7 @@
 use crate::block::{self, Effort};
 use crate::bytes::{Damaged, Reader};
 use crate::catalog::SeriesId;
+use crate::cuts::Cuts;
 use crate::disk::DiskFile;
 use crate::error::{FileError, ScanError};
 use crate::files::{Files, temporary};
@@ -14,7 +15,7 @@ use crate::table::Table;
 use crate::v1;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 const MAGIC: &[u8; 7] = b"UNISEG\0";
 /// Of files that look the same and whose rows are windows, see `tier`.
@@ -56,6 +57,8 @@ pub(crate) struct Segment {
     bytes: u64,
     packed: bool,
     series: Vec<SegmentSeries>,
+    /// What is deleted of it.
+    cuts: RwLock<Arc<Cuts>>,
     obsolete: AtomicBool,
     last_page: Mutex<LastPage>,
 }
@@ -71,7 +74,18 @@ impl Segment {
         series.sort_by_key(|series| series.id);
         let packed = series.iter().flat_map(|series| &series.blocks).all(|block| block.page_raw > 0);
         let (files, obsolete, last_page) = (files.clone(), AtomicBool::new(false), Mutex::default());
-        Self { head, version, files, path, bytes, packed, series, obsolete, last_page }
+        let cuts = RwLock::default();
+        Self { head, version, files, path, bytes, packed, series, cuts, obsolete, last_page }
+    }
+
+    /// What is deleted of it.
+    pub(crate) fn cuts(&self) -> Arc<Cuts> {
+        Arc::clone(&self.cuts.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads leave out more from now on.
+    pub(crate) fn set_cuts(&self, cuts: Cuts) {
+        *self.cuts.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(cuts);
     }
 
     pub(crate) const fn number(&self) -> u64 {
@@ -144,8 +158,25 @@ impl Segment {
         used.map_err(|damaged| self.damaged(place, damaged))
     }
 
-    /// Unpacks a block of the `series`-th series: the fields that are wanted.
+    /// Unpacks a block of the `series`-th series, without the rows that are deleted: the fields that are wanted.
     pub(crate) fn table(
+        &self,
+        file: &dyn DiskFile,
+        series: usize,
+        block: usize,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Result<Table, ScanError> {
+        let entry = &self.series[series];
+        let Some(cut) = self.cut(entry.id) else { return self.uncut_table(file, series, block, wanted) };
+        let place = &entry.blocks[block];
+        if cut.covers(place.first, place.last) {
+            return Ok(Table::default());
+        }
+        Ok(cut.apply(self.uncut_table(file, series, block, wanted)?))
+    }
+
+    /// As [`Segment::table`], deleted rows included.
+    pub(crate) fn uncut_table(
         &self,
         file: &dyn DiskFile,
         series: usize,
@@ -170,7 +201,9 @@ impl Segment {
     ) -> Result<Option<crate::column::Summary>, ScanError> {
         let entry = &self.series[series];
         let place = entry.fields.iter().position(|known| *known == field);
-        let Some(place) = place.filter(|_| self.version > 1) else { return Ok(None) };
+        let BlockPlace { first, last, .. } = entry.blocks[block];
+        let whole = self.version > 1 && !self.is_cut(entry.id, first, last);
+        let Some(place) = place.filter(|_| whole) else { return Ok(None) };
         self.with_block(file, &entry.blocks[block], |bytes| block::summary_of(bytes, place as u32))
     }
 

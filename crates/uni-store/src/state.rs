@@ -4,7 +4,9 @@
 //! a disk while it waits for the lock.
 
 use crate::catalog::{Catalog, Numbers, SeriesId};
+use crate::cutoff::Cutoffs;
 use crate::head::Head;
+use crate::registry::Registry;
 use crate::segment::Segment;
 use crate::tier::{Tiers, field_of};
 use hashbrown::HashMap;
@@ -16,6 +18,9 @@ pub(crate) const SECOND_NS: i64 = 1_000_000_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
+    /// Which databases and policies there are.
+    pub(crate) registry: Registry,
+    /// What each space has: the points of one policy of a database, by the name that the registry gives it.
     pub(crate) databases: BTreeMap<String, Database>,
     pub(crate) head: Head,
     /// The head that is being written to segments.
@@ -32,6 +37,8 @@ pub(crate) struct Database {
     pub(crate) tiers: BTreeMap<i64, Tiers>,
     /// Starts of all partitions that have points, those in memory included.
     pub(crate) spans: BTreeSet<i64>,
+    /// Points before these times are refused.
+    pub(crate) cutoffs: Cutoffs,
 }
 
 impl State {
@@ -39,16 +46,23 @@ impl State {
         self.databases.values().map(|database| database.catalog.len()).sum()
     }
 
+    /// Series whose tag `vm` has this value.
+    pub(crate) fn series_of_vm(&self, vm: &str) -> usize {
+        self.databases.values().map(|database| database.catalog.series_of_vm(vm)).sum()
+    }
+
     /// Forgets series, fields and spans of a database that have no values any more.
     pub(crate) fn recount(&mut self, name: &str, partition_seconds: i64) {
         let Some(database) = self.databases.get_mut(name) else { return };
         let mut present: HashMap<SeriesId, BTreeSet<u32>> = HashMap::new();
-        for series in database.partitions.values().flatten().flat_map(|segment| segment.series()) {
-            present.entry(series.id).or_default().extend(series.fields.iter().copied());
+        for segment in database.partitions.values().flatten() {
+            for series in segment.series().iter().filter(|series| segment.has_rows(series.id)) {
+                present.entry(series.id).or_default().extend(series.fields.iter().copied());
+            }
         }
         // Tiers that do not outlive their rows say nothing here: they go.
         for tier in database.tiers.values().flatten().filter(|tier| tier.outlives) {
-            for series in tier.segment.series() {
+            for series in tier.segment.series().iter().filter(|series| tier.segment.has_rows(series.id)) {
                 let fields = series.fields.iter().filter_map(|code| field_of(*code));
                 present.entry(series.id).or_default().extend(fields);
             }

@@ -8,24 +8,23 @@
 //! `sync` stands apart: it is held only while looking at its counters.
 
 use crate::append::Writer;
+use crate::deletion::Deletion;
 use crate::disk::{Disk, Lock, OsDisk};
-use crate::error::{CreateDatabaseError, FileError, MaintainError, OpenError};
-use crate::files::{Files, MAX_DATABASE_NAME, database_name_is_usable};
+use crate::error::{FileError, MaintainError, OpenError};
+use crate::files::Files;
 use crate::logs::{DroppedLogs, Logs};
 use crate::options::{Durability, Options};
 use crate::recovery::{self, Recovery};
 use crate::retention::DroppedPartition;
-use crate::state::{Database, State};
+use crate::state::State;
 use crate::tier::TierWidth;
+use hashbrown::HashMap;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use uni_wire::Timestamp;
-
-/// Most databases of a store.
-const MAX_DATABASES: usize = 1_000;
 
 /// An open store. Share it by reference or `Arc`; all operations take `&self`.
 #[derive(Debug)]
@@ -58,6 +57,16 @@ pub(crate) struct Maintenance {
     next_segment: u64,
     /// Logs whose rows are frozen: to be removed after the frozen rows are in segments.
     pub(crate) frozen_logs: Vec<PathBuf>,
+    /// Spaces that were dropped and of which a log may still have rows.
+    pub(crate) logged_gone: BTreeSet<String>,
+    /// Deletions whose rows some file may still have.
+    pub(crate) deletions: Vec<Deletion>,
+    /// Of which space and measurement everything before which partition was forgotten.
+    pub(crate) forgotten: HashMap<(String, String), i64>,
+    /// Logs and events that went because the disk had its fill, until they are told.
+    pub(crate) dropped_logs: Vec<DroppedLogs>,
+    /// What the one who maintains said last; points are refused by it.
+    pub(crate) now: Option<Timestamp>,
     last_sync: Option<Timestamp>,
     /// How much had been appended when it was looked at last, and since when it has been so.
     rest: Option<(u64, Timestamp)>,
@@ -93,6 +102,13 @@ pub(crate) struct Counters {
     pub(crate) refused_batches: AtomicU64,
     /// Log bytes that are frozen, and those written before this process opened the store.
     pub(crate) frozen_log_bytes: AtomicU64,
+    /// Partitions dropped because of their age, and because of the bytes of all.
+    pub(crate) aged_partitions: AtomicU64,
+    pub(crate) disk_partitions: AtomicU64,
+    /// Bytes on disk, if they are more than allowed and none can be dropped; else 0.
+    pub(crate) disk_excess: AtomicU64,
+    /// Something that was kept for the time after a crash may have become needless.
+    pub(crate) untidy: AtomicBool,
 }
 
 /// Figures of a store at one moment.
@@ -100,6 +116,12 @@ pub(crate) struct Counters {
 pub struct StoreStats {
     /// Databases.
     pub databases: u64,
+    /// Partitions dropped since the store was opened because their points were too old.
+    pub aged_partitions_total: u64,
+    /// Partitions dropped since the store was opened because the store took too much of the disk.
+    pub disk_partitions_total: u64,
+    /// Most bytes on disk, see [`Options::max_disk_bytes`]; 0 for no limit.
+    pub max_disk_bytes: u64,
     /// Series of all databases.
     pub series: u64,
     /// Rows that are in memory and in the log only.
@@ -135,7 +157,7 @@ pub struct Maintained {
     pub synced: bool,
     /// Partitions dropped by retention.
     pub dropped: Vec<DroppedPartition>,
-    /// Partitions of logs dropped by retention.
+    /// Partitions of logs dropped by retention, or because the disk had its fill.
     pub dropped_logs: Vec<DroppedLogs>,
 }
 
@@ -176,6 +198,12 @@ impl Store {
         let maintenance = Maintenance {
             next_segment: recovered.next_segment,
             frozen_logs: Vec::new(),
+            // The logs of before have not been packed yet.
+            logged_gone: recovered.state.registry.gone.keys().cloned().collect(),
+            deletions: recovered.deletions,
+            forgotten: HashMap::new(),
+            now: None,
+            dropped_logs: Vec::new(),
             last_sync: None,
             rest: None,
         };
@@ -198,6 +226,7 @@ impl Store {
         };
         // What the log still had of partitions that are dropped.
         store.enforce_retention(now)?;
+        store.counters.untidy.store(true, Ordering::Relaxed);
         Ok(store)
     }
 
@@ -209,28 +238,6 @@ impl Store {
     /// The logs and events beside the points.
     pub const fn logs(&self) -> &Logs {
         &self.logs
-    }
-
-    /// Makes a database that outlives a power cut; one that exists is fine.
-    ///
-    /// # Errors
-    /// [`CreateDatabaseError`]: the name has no or more than 80 bytes or control characters, there are 1,000
-    /// databases already, or the file system refuses.
-    pub fn create_database(&self, name: &str) -> Result<(), CreateDatabaseError> {
-        if !database_name_is_usable(name) {
-            let name = name.chars().take(20).flat_map(char::escape_default).collect();
-            return Err(CreateDatabaseError::Name { name, max: MAX_DATABASE_NAME });
-        }
-        let _one_at_a_time = self.lock_maintenance();
-        if self.has_database(name) {
-            return Ok(());
-        }
-        if self.read_state().databases.len() >= MAX_DATABASES {
-            return Err(CreateDatabaseError::Limit { max: MAX_DATABASES });
-        }
-        self.files.create_dir_durably(&self.files.database_dir(name))?;
-        self.write_state().databases.insert(name.to_owned(), Database::default());
-        Ok(())
     }
 
     /// Returns when everything appended so far is on the disk. Concurrent callers share one sync.
@@ -311,6 +318,8 @@ impl Store {
         self.logs.flush_if_large()?;
         done.dropped = self.enforce_retention(now)?;
         done.dropped_logs = self.logs.enforce_retention(now, self.options.retention);
+        done.dropped_logs.append(&mut self.lock_maintenance().dropped_logs);
+        self.tidy()?;
         Ok(done)
     }
 
@@ -364,7 +373,10 @@ impl Store {
         let frozen = state.frozen.as_ref().map_or(0, |head| head.rows());
         let counter = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         StoreStats {
-            databases: state.databases.len() as u64,
+            databases: state.registry.databases.len() as u64,
+            aged_partitions_total: counter(&self.counters.aged_partitions),
+            disk_partitions_total: counter(&self.counters.disk_partitions),
+            max_disk_bytes: self.options.max_disk_bytes.unwrap_or(0),
             series: state.series_count() as u64,
             points_in_head: state.head.rows() + frozen,
             head_bytes: (state.head.bytes() + state.frozen.as_ref().map_or(0, |head| head.bytes())) as u64,

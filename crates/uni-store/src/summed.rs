@@ -134,13 +134,14 @@ impl Store {
             let segments = database.partitions.get(start_s).map_or(&[][..], Vec::as_slice);
             let last = segments.iter().filter(|segment| segment.find(series).is_some());
             let last = last.map(|segment| segment.number()).max();
+            let is_cut = segments.iter().any(|segment| segment.cut(series).is_some());
             let mut offer = Offer::default();
             for tier in tiers {
                 let Some(place) = tier.segment.find(series) else { continue };
                 let (number, one) = (tier.segment.number(), (Arc::clone(tier), place));
                 if tier.kept || (segments.is_empty() && tier.outlives) {
                     offer.kept.entry(number).or_default().push(one);
-                } else if of_numbers && last.is_some_and(|last| last <= number) {
+                } else if of_numbers && !is_cut && last.is_some_and(|last| last <= number) {
                     offer.live.push(one);
                 }
             }

@@ -48,7 +48,7 @@ impl TierWidth {
 pub(crate) struct Tier {
     pub(crate) width: TierWidth,
     /// Its file; the number is that of the newest segment whose rows it has.
-    pub(crate) segment: Segment,
+    pub(crate) segment: Arc<Segment>,
     /// The rows are gone: it stands by itself, and is never made again.
     pub(crate) kept: bool,
     /// Whether it may stay when its rows go.

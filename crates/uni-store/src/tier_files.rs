@@ -41,6 +41,11 @@ pub(crate) fn newest(segments: &[Arc<Segment>]) -> u64 {
     segments.iter().map(|segment| segment.number()).max().unwrap_or(0)
 }
 
+/// Whether something is deleted of these segments.
+pub(crate) fn has_cuts(segments: &[Arc<Segment>]) -> bool {
+    segments.iter().any(|segment| !segment.cuts().is_empty())
+}
+
 /// Whether a tier that goes with its rows is small beside them: what it saves is reading.
 fn is_worth(width: TierWidth, segments: &[Arc<Segment>]) -> bool {
     let (mut rows, mut windows) = (0u64, 0u64);
@@ -84,7 +89,8 @@ impl Store {
                 let end_s = start_s.saturating_add(self.partition_seconds);
                 let settled = Timestamp::from_seconds(end_s.saturating_add(SETTLED_SECONDS)) < now;
                 let usable = |one: &Arc<Segment>| !unmergeable.contains(&one.number());
-                if !settled || segments.is_empty() || !segments.iter().all(usable) {
+                // What is deleted is merged away first: then there is a new segment.
+                if !settled || segments.is_empty() || !segments.iter().all(usable) || has_cuts(segments) {
                     continue;
                 }
                 let number = newest(segments);
@@ -140,7 +146,8 @@ impl Store {
         let mut tierless = self.lock_tierless();
         let state = &mut *self.write_state();
         let database = state.databases.get_mut(&due.place.0);
-        let same = |segments: &Vec<Arc<Segment>>| newest(segments) == due.number();
+        // Rows may have been deleted meanwhile.
+        let same = |segments: &Vec<Arc<Segment>>| newest(segments) == due.number() && !has_cuts(segments);
         let database = database.filter(|database| database.partitions.get(&due.place.1).is_some_and(same));
         let Some(database) = database else {
             made.into_iter().filter_map(|(_, segment)| segment).for_each(|segment| segment.retire());
@@ -154,6 +161,7 @@ impl Store {
             match segment {
                 Some(segment) => {
                     let outlives = self.options.tier_retention(width).outlives_rows();
+                    let segment = Arc::new(segment);
                     tiers.push(Arc::new(Tier { width, segment, kept: false, outlives }));
                 }
                 // Texts only: nothing is gained by looking again.

@@ -14,6 +14,7 @@ use crate::segment::{self, IndexBytes, IndexError, Segment, SegmentSeries};
 use crate::state::State;
 use crate::store::{Store, nanos};
 use crate::tier::{self, Stat, Tier, TierWidth, Tiers, WINDOW};
+use crate::tier_files::has_cuts;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,8 +110,27 @@ impl Store {
             linked => linked.map_err(FileError::at("link", &path))?,
         }
         self.files.sync_dir(&dir)?;
-        let segment = orphan.segment.linked(path);
+        let segment = Arc::new(orphan.segment.linked(path));
         Ok(Arc::new(Tier { width: orphan.width, segment, kept: true, outlives: true }))
+    }
+}
+
+impl State {
+    /// Takes out the tiers of these spaces that were made of rows of which some are deleted now. Those that stand by
+    /// themselves stay, and leave out the windows that begin where rows were deleted.
+    pub(crate) fn take_tiers_of_cut<'s>(&mut self, spaces: impl IntoIterator<Item = &'s str>) -> Tiers {
+        let mut taken = Tiers::new();
+        for space in spaces {
+            let Some(database) = self.databases.get_mut(space) else { continue };
+            let partitions = &database.partitions;
+            for (start_s, tiers) in &mut database.tiers {
+                if partitions.get(start_s).is_some_and(|segments| has_cuts(segments)) {
+                    taken.extend(tiers.extract_if(.., |tier| !tier.kept));
+                }
+            }
+            database.tiers.retain(|_, tiers| !tiers.is_empty());
+        }
+        taken
     }
 }
 
@@ -130,7 +150,7 @@ pub(crate) fn recover(files: &Files, options: &Options, recovered: &mut Recovere
     let mut all = Vec::new();
     let names: Vec<String> = recovered.state.databases.keys().cloned().collect();
     for database in names {
-        let folder = files.database_dir(&database);
+        let folder = files.space_dir(&database);
         for partition in files.list(&folder)?.into_iter().filter(|path| files.disk().is_dir(path)) {
             let start = partition.file_name().and_then(|name| name.to_str()?.parse::<i64>().ok());
             if let Some(start_s) = start {
@@ -184,7 +204,7 @@ fn open(files: &Files, found: &Found, outlives: bool, recovered: &mut Recovered)
     match opened {
         Ok(segment) => {
             let database = recovered.state.databases.entry(found.database.clone()).or_default();
-            let tier = Tier { width: found.width, segment, kept: found.kept, outlives };
+            let tier = Tier { width: found.width, segment: Arc::new(segment), kept: found.kept, outlives };
             database.tiers.entry(found.start_s).or_default().push(Arc::new(tier));
             Ok(())
         }

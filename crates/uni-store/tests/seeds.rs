@@ -33,6 +33,11 @@ fn blocks() {
 }
 
 #[test]
+fn notes() {
+    replay("store_notes", uni_store::fuzz::check_notes);
+}
+
+#[test]
 fn indexes() {
     replay("store_index", uni_store::fuzz::check_index);
 }

@@ -2,6 +2,8 @@
 //!
 //! Owns parsing and checking of flags; never opens a socket or a file.
 
+mod store;
+
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -95,9 +97,23 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_interval)]
     interval: Duration,
 
-    /// Forget points older than this, in whole partitions (`7d`, `12h`) [default: keep everything]
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
-    retention: Option<Duration>,
+    /// Forget points older than this, in whole days (`7d`, `12h`); again for a database (`uni=30d`) and for a measurement
+    /// in it (`uni/http=7d`). A retention policy with a duration of its own comes first [default: keep everything]
+    #[arg(long, value_name = "[DB[/MEASUREMENT]=]DURATION", value_parser = store::parse_retention)]
+    retention: Vec<store::Retention>,
+
+    /// Most bytes that the store takes on the disk (`500M`, `20G`): beyond it the oldest days are dropped, of all
+    /// databases, and where only today is left, points are refused [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = store::parse_size)]
+    max_disk: Option<u64>,
+
+    /// Most series that one VM may bring
+    #[arg(long, value_name = "COUNT", default_value_t = 20_000)]
+    max_series_per_vm: usize,
+
+    /// Most series of all databases together; each takes some hundred bytes of memory
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    max_series: usize,
 
     /// Keep what points add up to by the minute longer than `--retention`: `90d`, or `forever` [default: as long as the
     /// points]
@@ -201,7 +217,7 @@ pub(crate) struct Config {
     pub(crate) ui_control: bool,
     pub(crate) influx: Option<Influx>,
     pub(crate) interval: Duration,
-    pub(crate) retention: Option<Duration>,
+    pub(crate) store: store::StoreLimits,
     pub(crate) retention_1m: TierRetention,
     pub(crate) retention_1h: TierRetention,
     pub(crate) fsync: Fsync,
@@ -306,7 +322,12 @@ impl Flags {
             ui_control: self.ui_control,
             influx,
             interval: self.interval,
-            retention: self.retention,
+            store: store::StoreLimits::new(
+                self.retention,
+                self.max_disk,
+                self.max_series,
+                self.max_series_per_vm,
+            ),
             retention_1m: self.retention_1m.unwrap_or_default(),
             retention_1h: self.retention_1h.unwrap_or_default(),
             fsync: self.fsync,

@@ -33,7 +33,7 @@ use crate::live::Live;
 use crate::logging::Log;
 use crate::metrics::{self, Polled, Registry, Sources};
 use crate::peers::Peers;
-use crate::storage::Storage;
+use crate::storage::{Storage, events};
 use crate::store_access::StoreAccess;
 use crate::trace::Tracing;
 use crate::vms::Manager;
@@ -71,10 +71,9 @@ pub(crate) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
             Fsync::Interval(interval) => Durability::Interval(interval),
             Fsync::Never => Durability::Never,
         },
-        retention: config.retention,
         minute_tier: config.retention_1m,
         hour_tier: config.retention_1h,
-        ..Options::default()
+        ..config.store.options()
     };
     let store = Store::open(&config.store_dir(), options, clock::now())
         .with_context(|| format!("open the store in {}", config.store_dir().display()))?;
@@ -84,6 +83,7 @@ pub(crate) fn run(config: &Config, log: &Log) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the async runtime")?;
+    events::tell_recovery(store.recovery());
     let storage = Storage::new(store).context("make the default database")?;
     let tracing = Tracing::start(config.collector.as_ref())?;
     let outcome = runtime.block_on(serve(config, access, log, &tracing, Arc::clone(&storage)));
@@ -216,7 +216,7 @@ async fn serve(
     tasks.spawn(metrics::poll_vms(Arc::clone(&polled), Arc::clone(&manager)));
     tasks.spawn(metrics::poll_host(polled, Arc::clone(&storage)));
     tasks.spawn(control::serve(control_listener, control));
-    tasks.spawn(upkeep(Arc::clone(&storage)));
+    tasks.spawn(upkeep(Arc::clone(&storage), Arc::clone(&ingest)));
     merge_in_background(storage);
     let sampler =
         sampler::spawn(manager, ingest, Arc::clone(&app.live), influx_push, figures, config.interval)
@@ -247,16 +247,14 @@ async fn until_stopped(shutdown: &Notify) -> anyhow::Result<()> {
 }
 
 /// Keeps the store's promises that depend on time.
-async fn upkeep(storage: Arc<Storage>) {
+async fn upkeep(storage: Arc<Storage>, ingest: Arc<Ingest>) {
     let mut ticks = tokio::time::interval(UPKEEP);
     loop {
         ticks.tick().await;
         let storage = Arc::clone(&storage);
         match tokio::task::spawn_blocking(move || storage.store().maintain(clock::now())).await {
             Ok(Ok(done)) => {
-                for partition in &done.dropped {
-                    tracing::info!(database = partition.database, "retention: dropped a partition");
-                }
+                done.dropped.iter().for_each(|partition| events::tell_dropped(&ingest, partition));
                 for logs in &done.dropped_logs {
                     tracing::info!(bytes = logs.bytes, "retention: dropped a partition of logs");
                 }

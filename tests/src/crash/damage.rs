@@ -133,7 +133,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Files with an extension, by path.
-fn files(dir: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn files(dir: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -189,7 +189,6 @@ fn look_at_segment(
     let what = || format!("{harm:?} at byte {place} of {}", segment.display());
     let Some(daemon) = start(state.path(), segment).with_context(what)? else { return Ok(()) };
     let (from, to) = partition_of(segment).with_context(what)?;
-    let mut noticed = false;
     for sender in 0..SENDERS {
         let acknowledged = kept.next()[sender].max(sent.first[sender] + sent.acknowledged[sender]);
         for body in [0, acknowledged / 2, acknowledged.saturating_sub(1)] {
@@ -200,12 +199,13 @@ fn look_at_segment(
             let (rows, all) = (found.get(&body).copied().unwrap_or(0), rows_of(sender, body));
             ensure!(rows == all, "{}: body {body} of sender {sender} has {rows} of {all} rows", what());
         }
-        noticed |= daemon
-            .query(&format!(
-                "SELECT body, noise FROM crash WHERE sender='{sender}' AND time >= {from} AND time < {to}"
-            ))
-            .is_err_and(|error| error.to_string().contains("damaged"));
     }
+    let fields = [("body, noise", "crash"), ("text", "filler")];
+    let mut noticed = fields.iter().any(|(fields, measurement)| {
+        let all =
+            format!("SELECT {fields} FROM {measurement} WHERE time >= {from} AND time < {to} GROUP BY *");
+        daemon.query(&all).is_err_and(|error| error.to_string().contains("damaged"))
+    });
     let name = segment.file_name().unwrap_or_default().to_string_lossy();
     noticed |= daemon.log().iter().any(|line| line.contains(&*name));
     ensure!(noticed, "{}: nobody noticed", what());

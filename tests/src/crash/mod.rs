@@ -10,11 +10,11 @@ mod senders;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
-use crate::Daemon;
+use crate::{Daemon, eventually};
 use check::Kept;
-use senders::Senders;
+use senders::{Senders, fill_log};
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,9 @@ pub struct Plan {
     /// Decides about everything that is left to chance.
     pub seed: u64,
 }
+
+/// After every so many kills the log is filled, so that unid dies while it packs, and comes back to segments.
+const FILL_EVERY: u32 = 6;
 
 /// What was done, and found to be right.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,6 +86,14 @@ fn rounds(state: &Path, plan: Plan, progress: &mut dyn FnMut(&Outcome)) -> anyho
     let mut daemon = Daemon::start(state, &[])?;
     let mut kept = Kept::default();
     for kill in 1..=plan.kills {
+        if kill % FILL_EVERY == 1 {
+            fill_log(&daemon, kept.next()[0])?;
+            // The first time until it is packed, later unid may die before, while or after.
+            eventually("a segment", || {
+                ensure!(!damage::files(&state.join("store"), "seg")?.is_empty());
+                Ok(())
+            })?;
+        }
         let senders = Senders::start(&daemon, kept.next())?;
         std::thread::sleep(Duration::from_millis(20 + chance.below(380)));
         daemon.kill()?;

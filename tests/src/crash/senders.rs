@@ -7,15 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
-use super::{Chance, mix};
+use super::mix;
 use crate::Daemon;
 
 /// Who writes at one time.
 pub(crate) const SENDERS: usize = 4;
-/// Random words of 16 digits in a row: so the log is full, and is packed into segments, every few rounds.
-const WORDS: u32 = 128;
 /// The time of body 0, nanoseconds.
 const START: u64 = 1_700_000_000_000_000_000;
 /// From one body to the next: so a day, which is a partition, is full after some rounds.
@@ -39,14 +37,25 @@ pub(crate) const fn body_at(time: u64) -> u64 {
 fn text_of(sender: usize, body: u64) -> String {
     let mut text = String::new();
     for row in 0..rows_of(sender, body) {
-        let _ = write!(text, "crash,sender={sender},row={row} body={body}i,noise=\"");
-        let mut noise = Chance(body << 20 | row << 8 | sender as u64);
-        for _ in 0..WORDS {
-            let _ = write!(text, "{:016x}", noise.next());
-        }
-        let _ = writeln!(text, "\" {}", time_of(body));
+        let noise = mix(body << 20 | row << 8 | sender as u64);
+        let _ = writeln!(
+            text,
+            "crash,sender={sender},row={row} body={body}i,noise=\"{noise:016x}{:016x}\" {}",
+            mix(noise),
+            time_of(body)
+        );
     }
     text
+}
+
+/// Writes so much that the log is full: within a second it is packed into segments.
+pub(crate) fn fill_log(daemon: &Daemon, body: u64) -> anyhow::Result<()> {
+    let (long, time) = ("x".repeat(30_000), time_of(body));
+    let lines = (0..600).map(|row| format!("filler,row={row} text=\"{body} {long}\" {time}\n"));
+    let url = format!("http://{}/write?db=uni&precision=ns", daemon.address("api")?);
+    let answer = ureq::post(&url).send(lines.collect::<String>())?;
+    ensure!(answer.status() == 204, "filling the log: {}", answer.status());
+    Ok(())
 }
 
 /// What the senders of one round have sent: for each the first body of the round, and how many were acknowledged.

@@ -2,6 +2,7 @@
 //!
 //! Owns the grammar together with its children. Never checks names or functions: that needs a source.
 
+mod change;
 mod expr;
 mod select;
 mod show;
@@ -14,7 +15,7 @@ use crate::limits::Limits;
 pub(crate) type Result<T> = std::result::Result<T, ParseError>;
 
 /// The first words of InfluxDB's statements that this engine does not have.
-const UNSUPPORTED: &[&str] = &["DELETE", "DROP", "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL"];
+const UNSUPPORTED: &[&str] = &["EXPLAIN", "GRANT", "REVOKE", "SET", "KILL"];
 /// Most patterns in one text: each may take a MiB when compiled.
 const MAX_PATTERNS: usize = 64;
 const STATEMENTS: &str = "SELECT, DELETE, SHOW, CREATE, DROP, EXPLAIN, GRANT, REVOKE, ALTER, SET, KILL";
@@ -64,23 +65,21 @@ impl<'a> Parser<'a> {
         if self.eat_word("CREATE")? {
             return self.create();
         }
+        if self.eat_word("ALTER")? {
+            return self.alter();
+        }
+        if self.eat_word("DROP")? {
+            return self.drop_statement();
+        }
+        if self.eat_word("DELETE")? {
+            return Ok(Statement::Delete(self.delete()?));
+        }
         match &self.peek.token {
             Token::Bare(word) if UNSUPPORTED.iter().any(|known| word.eq_ignore_ascii_case(known)) => {
                 self.unsupported("")
             }
             _ => Err(self.expected(STATEMENTS)),
         }
-    }
-
-    fn create(&mut self) -> Result<Statement> {
-        if !self.eat_word("DATABASE")? {
-            return self.unsupported("CREATE");
-        }
-        let name = self.name()?;
-        if self.at_word("WITH") {
-            return self.unsupported("CREATE DATABASE");
-        }
-        Ok(Statement::CreateDatabase { name })
     }
 
     /// Skips the statement; `before` and its next two words name it.
@@ -189,11 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn statements_that_change_data_are_named_when_refused() {
-        let statements = parse("drop series from gc; ALTER RETENTION POLICY a ON b", &Limits::default());
+    fn statements_that_are_not_supported_are_named_when_refused() {
+        let statements = parse("drop shard 7; KILL QUERY 7", &Limits::default());
         let statements = statements.expect("parses");
-        assert!(matches!(&statements[0], Statement::Unsupported(what) if what == "DROP SERIES"));
-        assert!(matches!(&statements[1], Statement::Unsupported(what) if what == "ALTER RETENTION"));
+        assert!(matches!(&statements[0], Statement::Unsupported(what) if what == "DROP SHARD"));
+        assert!(matches!(&statements[1], Statement::Unsupported(what) if what == "KILL QUERY"));
     }
 
     #[test]

@@ -35,27 +35,41 @@ pub(crate) struct Context<'a, 'b> {
     pub(crate) budget: &'a mut Budget<'b>,
 }
 
-/// A measurement in a database.
+/// A measurement in a space: the points of a policy of a database.
 pub(crate) type Place = (String, String);
 
 /// The measurements that a `FROM` means, by name.
 pub(crate) fn resolve(source: &dyn Source, db: Option<&str>, from: &[From]) -> Result<Vec<Place>, RunError> {
+    resolve_in(source, db, from, false)
+}
+
+/// As [`resolve`]; where no policy is named, `every` means all.
+pub(crate) fn resolve_in(
+    source: &dyn Source,
+    db: Option<&str>,
+    from: &[From],
+    every: bool,
+) -> Result<Vec<Place>, RunError> {
     let mut places = BTreeSet::new();
     for item in from {
         let db = item.db.as_deref().filter(|db| !db.is_empty()).or(db).ok_or(RunError::DatabaseRequired)?;
         if !source.has_database(db) {
             return Err(RunError::DatabaseNotFound(db.to_owned()));
         }
-        if let Some(policy) = item.policy.as_deref().filter(|policy| !matches!(*policy, "" | "autogen")) {
-            return Err(RunError::PolicyNotFound(policy.to_owned()));
-        }
-        match &item.measurement {
-            MeasurementName::Exact(name) => {
-                places.insert((name.clone(), db.to_owned()));
-            }
-            MeasurementName::Pattern(pattern) => {
-                let names = source.measurements(db).into_iter().filter(|name| pattern.is_match(name));
-                places.extend(names.map(|name| (name, db.to_owned())));
+        let policy = item.policy.as_deref().filter(|policy| !policy.is_empty());
+        let spaces = match policy {
+            None if every => source.spaces(db),
+            policy => vec![source.space(db, policy).map_err(RunError::PolicyNotFound)?],
+        };
+        for space in spaces {
+            match &item.measurement {
+                MeasurementName::Exact(name) => {
+                    places.insert((name.clone(), space));
+                }
+                MeasurementName::Pattern(pattern) => {
+                    let names = source.measurements(&space).into_iter().filter(|name| pattern.is_match(name));
+                    places.extend(names.map(|name| (name, space.clone())));
+                }
             }
         }
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 use uni_store::{
-    AppendError, CreateDatabaseError, Durability, Matcher, Op, OpenError, Options, ScanError, SeriesId, Store,
+    AppendError, Durability, Matcher, Op, OpenError, Options, PolicyError, ScanError, SeriesId, Store,
 };
 use uni_wire::{FieldType, FieldValue, Timestamp};
 
@@ -99,10 +99,12 @@ fn what_retention_dropped_from_the_log_does_not_clash_with_a_new_type() {
     let dir = tempfile::tempdir().expect("a folder");
     let options = Options { retention: Some(Duration::from_secs(86_400)), ..Options::default() };
     let store = store_with(dir.path(), options);
-    let old = Timestamp::from_seconds(90 * DAY).nanos();
-    store.append(DB, &[point("m", "a", &[("x", FieldValue::Float(0.5))], old)]).expect("an append");
-    assert_eq!(store.enforce_retention(NOW).expect("retention").len(), 1);
-    let new = point("m", "a", &[("x", integer(1))], NOW.nanos());
+    let old = point("m", "a", &[("x", FieldValue::Float(0.5))], NOW.nanos());
+    store.append(DB, std::slice::from_ref(&old)).expect("an append");
+    let later = Timestamp::from_seconds(102 * DAY);
+    assert_eq!(store.enforce_retention(later).expect("retention").len(), 1);
+    assert_eq!(store.append(DB, &[old]).expect("an append").accepted, 0, "it would be dropped at once");
+    let new = point("m", "a", &[("x", integer(1))], later.nanos());
     assert_eq!(store.append(DB, &[new]).expect("an append").accepted, 1);
     let before = contents(&store, DB);
     drop(store);
@@ -134,9 +136,10 @@ fn databases_have_any_name_that_is_short_and_printable() {
         store.append(name, &[point(name, "a", &[("x", integer(1))], 1)]).expect("an append");
     }
     store.flush().expect("a flush");
-    for name in ["", "a\nb", &"x".repeat(81)] {
-        assert!(matches!(store.create_database(name), Err(CreateDatabaseError::Name { .. })), "{name:?}");
+    for name in ["a\nb", &"x".repeat(81)] {
+        assert!(matches!(store.create_database(name), Err(PolicyError::Name { .. })), "{name:?}");
     }
+    assert!(matches!(store.create_database(""), Err(PolicyError::NoName)));
     assert!(matches!(store.append("absent", &[]), Err(AppendError::NoDatabase { .. })));
     drop(store);
     let store = Store::open(dir.path(), Options::default(), NOW).expect("the store opens");

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use uni_store::{OpenError, Options, Store};
+use uni_store::{Doomed, OpenError, Options, PolicySpec, Store};
 use uni_wire::Timestamp;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_700_000_000);
@@ -40,6 +40,51 @@ fn logged(dir: &Path, count: i64) -> (PathBuf, Vec<u64>) {
         lengths.push(length());
     }
     (log, lengths)
+}
+
+#[test]
+fn a_damaged_note_is_set_aside_and_reported_and_never_a_panic() {
+    let origin = tempfile::tempdir().expect("a folder");
+    let store = open(origin.path());
+    store.create_database(DB).expect("a database");
+    store.create_policy(DB, "week", &PolicySpec::default(), false).expect("a policy");
+    let week = store.space(DB, Some("week")).expect("a policy");
+    for space in [DB, &week] {
+        store
+            .append(
+                space,
+                &[point("m", "a", &[("x", integer(1))], 1), point("m", "a", &[("x", integer(2))], 2)],
+            )
+            .expect("an append");
+    }
+    store.flush().expect("a flush");
+    let doomed = Doomed { space: DB.into(), measurement: "m".into(), series: None };
+    store.delete(Timestamp(2), Timestamp(2), &[doomed]).expect("a deletion");
+    drop(store);
+    let note = files_in(origin.path(), "del").pop().expect("a note");
+    let databases = origin.path().join("databases");
+    for (path, rows) in [(&note, 2), (&databases, 1)] {
+        let whole = fs::read(path).expect("a note");
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x04;
+            fs::write(path, &bytes).expect("a damaged note");
+            // Of what was to be kept how long nothing is known any more: nothing may go.
+            let retention = (path == &databases).then(|| std::time::Duration::from_secs(86_400));
+            match Store::open(origin.path(), Options { retention, ..Options::default() }, NOW) {
+                Ok(store) => {
+                    assert_eq!(store.recovery().set_aside.len(), 1, "byte {at}");
+                    assert_eq!((row_count(&store, DB), row_count(&store, &week)), (rows, 2), "byte {at}");
+                }
+                // The byte of the version.
+                Err(OpenError::NewerFormat { .. }) => {}
+                Err(other) => panic!("byte {at}: {other}"),
+            }
+            fs::write(path, &whole).expect("a whole note");
+        }
+        let store = open(origin.path());
+        assert_eq!((row_count(&store, DB), row_count(&store, &week)), (1, 2));
+    }
 }
 
 #[test]

@@ -39,7 +39,7 @@ struct Inner {
 
 /// What a power cut does to that which was written and not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cut {
+pub(crate) enum Cut {
     /// It is all lost.
     Nothing,
     /// All of it happened to reach the disk, names too.
@@ -52,11 +52,11 @@ enum Cut {
     Flipped,
 }
 
-const CUTS: [Cut; 5] = [Cut::Nothing, Cut::Everything, Cut::Half, Cut::Zeros, Cut::Flipped];
+pub(crate) const CUTS: [Cut; 5] = [Cut::Nothing, Cut::Everything, Cut::Half, Cut::Zeros, Cut::Flipped];
 
 /// A disk in memory.
 #[derive(Clone, Debug)]
-struct FrailDisk(Arc<Mutex<Inner>>);
+pub(crate) struct FrailDisk(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct FrailFile {
@@ -70,7 +70,7 @@ struct NoLock;
 impl Lock for NoLock {}
 
 impl FrailDisk {
-    fn new(fail_after: usize) -> Self {
+    pub(crate) fn new(fail_after: usize) -> Self {
         let dirs = BTreeSet::from([PathBuf::from("/")]);
         Self(Arc::new(Mutex::new(Inner {
             dirs: dirs.clone(),
@@ -94,12 +94,12 @@ impl FrailDisk {
         Ok(inner)
     }
 
-    fn operations(&self) -> usize {
+    pub(crate) fn operations(&self) -> usize {
         self.inner().operations
     }
 
     /// The disk after the power came back.
-    fn after(&self, cut: Cut) -> Self {
+    pub(crate) fn after(&self, cut: Cut) -> Self {
         let mut inner = self.inner().clone();
         if cut == Cut::Nothing {
             inner.names = inner.synced_names.clone();

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use uni_api::page::{Charts, Curve, Mark};
-use uni_query::{Epoch, Limits, Request};
+use uni_query::{Changes, Epoch, Limits, Request};
 
 use super::App;
 use crate::clock;
@@ -142,7 +142,7 @@ pub(super) fn answer(app: &App, text: &str) -> serde_json::Value {
         db: Some(DEFAULT_DATABASE),
         now: clock::now(),
         limits: Limits::default(),
-        read_only: true,
+        changes: Changes::None,
     };
     let answer = match uni_query::execute(&*app.storage, &request) {
         Ok(response) => response.to_json(Some(Epoch::Milliseconds), false),

@@ -11,14 +11,14 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, RawQuery, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::json;
 use tokio::time::timeout;
 use tower_http::decompression::RequestDecompressionLayer;
-use uni_query::{Epoch, Limits, Request, Source as _};
+use uni_query::{Changes, Epoch, Limits, Request, Source as _};
 use uni_store::LineOptions;
 use uni_wire::line::{Mode, Precision};
 
@@ -69,6 +69,7 @@ async fn health() -> Response {
 /// `q` and the other parameters may stand in the URL or in a form; the form's win, as in InfluxDB.
 async fn query(
     State(app): State<Arc<App>>,
+    method: Method,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
@@ -90,26 +91,23 @@ async fn query(
     let Ok(Ok(turn)) = timeout(WAIT, app.limits.queries.acquire()).await else {
         return refused(&Refusal::busy("queries"));
     };
+    // a page from elsewhere can make a browser send a GET: it may add, and not take away
+    let changes = if method == Method::POST { Changes::All } else { Changes::Additions };
     // the engine is synchronous and may take seconds: never on a task that others wait for
     let worker = Arc::clone(&app);
-    let answer = tokio::task::spawn_blocking(move || run_query(&worker, &text, &parameters)).await;
+    let answer = tokio::task::spawn_blocking(move || run_query(&worker, &text, &parameters, changes)).await;
     drop(turn);
     answer.unwrap_or_else(|_| {
         influx_error(StatusCode::INTERNAL_SERVER_ERROR, "the query failed inside unid; its log says why")
     })
 }
 
-fn run_query(app: &App, text: &str, parameters: &HashMap<String, String>) -> Response {
+fn run_query(app: &App, text: &str, parameters: &HashMap<String, String>, changes: Changes) -> Response {
     let started = Instant::now();
     let cancelled = || started.elapsed().as_secs() >= QUERY_SECONDS;
     let limits = Limits { cancelled: Some(&cancelled), ..Limits::default() };
-    let request = Request {
-        text,
-        db: parameters.get("db").map(String::as_str),
-        now: clock::now(),
-        limits,
-        read_only: false,
-    };
+    let request =
+        Request { text, db: parameters.get("db").map(String::as_str), now: clock::now(), limits, changes };
     match uni_query::execute(&*app.storage, &request) {
         Ok(response) => {
             let epoch = parameters.get("epoch").and_then(|unit| Epoch::parse(unit));
@@ -163,13 +161,11 @@ pub(super) async fn write_lines(
         return Err(Refusal::bad("database is required"));
     }
     may_write(app, &target.database)?;
-    if !matches!(&*target.policy, "" | "autogen") {
-        let message = format!("retention policy not found: {}", target.policy);
-        return Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, message));
-    }
+    let place = app.storage.writable(&target.database, &target.policy);
+    let place = place.map_err(|e| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     let body = body::read(app, request, MAX_BODY_BYTES).await?;
     let bytes = body.bytes.clone();
-    in_turn(app, move |app| run_write(app, &target.database, target.precision, &bytes)).await?
+    in_turn(app, move |app| run_write(app, &place, target.precision, &bytes)).await?
 }
 
 /// With `--auto-create=false` only databases that exist are written to.
@@ -209,7 +205,10 @@ fn answer(lines: &Lines) -> Result<(), Refusal> {
     if lines.complaints.is_empty() {
         return Ok(());
     }
-    let complaints = lines.complaints.join("\n");
+    // what is said of a point without naming it is said once
+    let mut complaints = lines.complaints.clone();
+    complaints.dedup();
+    let complaints = complaints.join("\n");
     if lines.appended.accepted + lines.appended.refused == 0 {
         return Err(Refusal::bad(complaints));
     }

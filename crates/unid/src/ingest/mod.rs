@@ -104,6 +104,9 @@ impl Counters {
             RejectReason::FieldTypeConflict { .. } => 0,
             RejectReason::SeriesLimit { .. } => 1,
             RejectReason::FieldLimit { .. } => 2,
+            RejectReason::VmSeriesLimit { .. } => 3,
+            RejectReason::TooManyTags { .. } => 4,
+            RejectReason::BeyondRetention => 5,
             _ => MALFORMED,
         };
         self.refused_points[n].fetch_add(1, Relaxed);
@@ -126,9 +129,10 @@ impl Counters {
 }
 
 /// Words for why the store refused a point.
-const REASONS: [&str; 4] = ["type_conflict", "series_limit", "field_limit", "malformed"];
+const REASONS: [&str; 7] =
+    ["type_conflict", "series_limit", "field_limit", "vm_series_limit", "tag_limit", "too_old", "malformed"];
 /// The last of them: whatever else is wrong with a point.
-const MALFORMED: usize = 3;
+const MALFORMED: usize = 6;
 
 impl Ingest {
     /// A way into `storage` that shows what it takes in `live`.

@@ -98,7 +98,7 @@ fn taken_in(ingest: &Ingest) -> [Family; 8] {
     let totals = ingest.counters.snapshot();
     let mut refused = Family::counter(
         "uni_ingest_refused_points_total",
-        "Points that the store refused, by reason: type_conflict, series_limit, field_limit, malformed.",
+        "Points that the store refused, by reason: type_conflict, series_limit, field_limit, vm_series_limit, tag_limit, too_old, malformed.",
     );
     for (reason, count) in ingest.counters.refused_points() {
         refused.add(&[("reason", reason)], count);
@@ -138,7 +138,7 @@ fn taken_in(ingest: &Ingest) -> [Family; 8] {
     ]
 }
 
-fn store(polled: &Polled) -> [Family; 12] {
+fn store(polled: &Polled) -> [Family; 14] {
     let stats = polled.host().store;
     let gauge = |name, help, value: u64| Family::gauge(name, help).with(&[], value);
     [
@@ -171,9 +171,20 @@ fn store(polled: &Polled) -> [Family; 12] {
         .with(&[], stats.damaged_reads_total),
         Family::counter(
             "uni_store_refused_batches_total",
-            "Batches refused because memory is full and segments cannot be written.",
+            "Batches refused because memory is full and segments cannot be written, or the disk has all it may.",
         )
         .with(&[], stats.refused_batches_total),
+        gauge(
+            "uni_store_disk_limit_bytes",
+            "Most bytes of log and segments together, 0 for no limit.",
+            stats.max_disk_bytes,
+        ),
+        Family::counter(
+            "uni_store_dropped_partitions_total",
+            "Partitions dropped, by reason: age (retention), disk (the limit of bytes).",
+        )
+        .with(&[("reason", "age")], stats.aged_partitions_total)
+        .with(&[("reason", "disk")], stats.disk_partitions_total),
     ]
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use std::path::Path;
 use std::time::Duration;
-use uni_query::{Epoch, Limits, Request, execute};
+use uni_query::{Changes, Epoch, Limits, Request, execute};
 use uni_store::{Options, TierRetention};
 
 const SECOND: i64 = 1_000_000_000;
@@ -45,14 +45,20 @@ impl Source for PointsOnly<'_> {
     ) -> Result<(), SourceError> {
         self.0.scan(db, series, fields, from, to, visit)
     }
-    fn create_database(&self, name: &str) -> Result<(), SourceError> {
-        Source::create_database(self.0, name)
+    fn policies(&self, db: &str) -> Vec<Policy> {
+        self.0.policies(db)
+    }
+    fn change(&self, change: &Change) -> Result<(), SourceError> {
+        self.0.change(change)
+    }
+    fn delete(&self, range: (Timestamp, Timestamp), doomed: &[Doomed]) -> Result<(), SourceError> {
+        self.0.delete(range, doomed)
     }
 }
 
 fn ask(source: &dyn Source, text: &str) -> String {
     let limits = Limits { max_points: 10_000_000, ..Limits::default() };
-    let request = Request { text, db: Some("uni"), now: END, limits, read_only: true };
+    let request = Request { text, db: Some("uni"), now: END, limits, changes: Changes::None };
     execute(source, &request).expect(text).to_json(Some(Epoch::Nanoseconds), false)
 }
 
