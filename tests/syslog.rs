@@ -489,7 +489,7 @@ fn a_guests_lines_are_found_after_a_restart_by_vm_word_level_time_and_pattern() 
         "{rows:?}"
     );
     let count = daemon.number("SELECT count(message) FROM syslog WHERE vm = 'greeter'")?;
-    ensure!(count as usize == before.len(), "{count} of {}", before.len());
+    ensure!(count == before.len() as f64, "{count} of {}", before.len());
     let events = daemon.rows("SELECT event, text FROM lifecycle WHERE vm = 'greeter'")?;
     ensure!(events.iter().any(|row| row[1] == "start"), "{events:?}");
     Ok(())

@@ -81,7 +81,7 @@ impl Weights {
         let key = (sample.size, sample.interval);
         // Sizes are mostly multiples of eight.
         let place =
-            (sample.size / 8 ^ sample.size / 2048 ^ u64::from(sample.interval)) as usize % Self::PLACES;
+            ((sample.size / 8) ^ (sample.size / 2048) ^ u64::from(sample.interval)) as usize % Self::PLACES;
         let (known, objects) = &mut self.0[place];
         if *known != Some(key) {
             (*known, *objects) = (Some(key), sample.objects());
