@@ -36,10 +36,10 @@ unsafe impl Sync for Allocator {}
 
 #[cfg(not(feature = "bench-bare"))]
 #[global_allocator]
-static ALLOCATOR: uni_guest::heap::Sampled<Allocator> = uni_guest::heap::Sampled::new(Allocator::EMPTY);
+static ALLOCATOR: heap::Sampled<Allocator> = heap::Sampled::new(Allocator::new());
 #[cfg(feature = "bench-bare")]
 #[global_allocator]
-static ALLOCATOR: Allocator = Allocator::EMPTY;
+static ALLOCATOR: Allocator = Allocator::new();
 
 /// The one that does the work.
 fn allocator() -> &'static Allocator {
@@ -50,18 +50,20 @@ fn allocator() -> &'static Allocator {
 }
 
 impl Allocator {
-    const EMPTY: Self = Self {
-        heap: UnsafeCell::new(linked_list_allocator::Heap::empty()),
-        statistics: UnsafeCell::new(HeapStatistics {
-            size_bytes: 0,
-            used_bytes: 0,
-            live_bytes: 0,
-            peak_bytes: 0,
-            live_blocks: 0,
-            allocated_bytes: 0,
-            failed: 0,
-        }),
-    };
+    const fn new() -> Self {
+        Self {
+            heap: UnsafeCell::new(linked_list_allocator::Heap::empty()),
+            statistics: UnsafeCell::new(HeapStatistics {
+                size_bytes: 0,
+                used_bytes: 0,
+                live_bytes: 0,
+                peak_bytes: 0,
+                live_blocks: 0,
+                allocated_bytes: 0,
+                failed: 0,
+            }),
+        }
+    }
 }
 
 impl HeapStatistics {
