@@ -1,6 +1,6 @@
 //! What a heap trace says: which library holds the memory of a program, when, and by which calls.
 //!
-//! Owns the meaning of a trace: [`read`] takes its events one by one, and an [`Analysis`] keeps sums by stack, never the
+//! Owns the meaning of a trace: [`read()`] takes its events one by one, and an [`Analysis`] keeps sums by stack, never the
 //! events, so that a trace of any length needs a bounded amount of memory. [`Report`], [`Diff`], [`FlameGraph`] and the
 //! pprof form are made from it. Never opens a file and never reads a clock.
 //!
