@@ -166,6 +166,17 @@ pub(crate) enum RefusedBatch {
     Append(#[from] AppendError),
 }
 
+/// An error with all its reasons, in one line: that a disk is full is for the sender to know.
+pub(crate) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut reason = error.source();
+    while let Some(cause) = reason {
+        text = format!("{text}: {cause}");
+        reason = cause.source();
+    }
+    text
+}
+
 impl Source for Storage {
     fn databases(&self) -> Vec<String> {
         self.store.databases()

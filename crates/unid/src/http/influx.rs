@@ -26,6 +26,7 @@ use super::body::{MAX_BODY_BYTES, Refusal, WAIT, in_turn};
 use super::{App, body, lines};
 use crate::clock;
 use crate::ingest::{Durable, Lines};
+use crate::storage::told;
 
 /// The version that clients and Grafana's health check are told; they choose their dialect by it.
 const INFLUX_VERSION: &str = "1.8.10";
@@ -196,7 +197,7 @@ fn run_write(app: &App, database: &str, precision: Precision, body: &[u8]) -> Re
     };
     match app.ingest.append_lines(database, body, &options, Durable::AsConfigured) {
         Ok(lines) => answer(&lines),
-        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
+        Err(error) => Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, told(&error))),
     }
 }
 

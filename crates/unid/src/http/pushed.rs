@@ -8,6 +8,7 @@ use uni_store::Point;
 use super::App;
 use super::body::Refusal;
 use crate::ingest::{Durable, stored};
+use crate::storage::told;
 
 /// Points stored at one time, and the bytes that their names may have by then: bounds what a large body takes as points.
 const BATCH_POINTS: usize = 5000;
@@ -60,7 +61,7 @@ impl<'a> Batch<'a> {
                         self.first_reason.get_or_insert_with(|| rejected.reason.to_string());
                     }
                 }
-                Err(error) => self.failed = Some(error.to_string()),
+                Err(error) => self.failed = Some(told(&error)),
             }
         }
         self.points.clear();

@@ -18,7 +18,7 @@ use uni_wire::line::{LineError, Mode, Precision, parse_point};
 
 use crate::clock;
 use crate::live::Live;
-use crate::storage::{RefusedBatch, Storage};
+use crate::storage::{RefusedBatch, Storage, told};
 
 /// Points that name no database go here.
 pub(crate) const DEFAULT_DATABASE: &str = "uni";
@@ -149,7 +149,7 @@ impl Ingest {
     /// Stores points of the daemon's own making (samples, lifecycle events).
     pub(crate) fn append_own(&self, points: &[Point]) {
         if let Err(error) = self.append(DEFAULT_DATABASE, points, Durable::No) {
-            self.complain("store", &error.to_string());
+            self.complain("store", &told(&error));
         }
     }
 
@@ -273,7 +273,7 @@ impl Ingest {
                 Some(entries)
             }
             Err(error) => {
-                self.complain(&origin, &error.to_string());
+                self.complain(&origin, &told(&error));
                 None
             }
         }
@@ -294,7 +294,7 @@ impl Ingest {
         };
         match self.append_lines(DEFAULT_DATABASE, lines, &options, Durable::No) {
             Ok(stored) => stored.complaints.iter().for_each(|complaint| self.complain(origin, complaint)),
-            Err(error) => self.complain(origin, &error.to_string()),
+            Err(error) => self.complain(origin, &told(&error)),
         }
     }
 
