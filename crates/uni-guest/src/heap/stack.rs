@@ -58,20 +58,89 @@ pub(super) fn walk(mut frame: usize, stack: &Range<usize>, most: usize, each: &m
     }
 }
 
-/// The stack of this thread; empty if it cannot be known.
+/// The stack of this thread; empty if it cannot be known. Asks the kernel (`/proc/self/maps`, proc_pid_maps(5)) by system
+/// calls alone: pthread_getattr_np(3) would take a lock and allocate.
 #[cfg(feature = "std")]
 pub(super) fn of_thread() -> Range<usize> {
-    use core::mem::MaybeUninit;
-    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
-    // SAFETY: the call fills the attributes in if it returns 0, and they are destroyed once.
-    unsafe {
-        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
-            return 0..0;
+    let here = 0_u8;
+    let Some(mapping) = mapping_of((&raw const here).addr()) else { return 0..0 };
+    let is_first = rustix::thread::gettid() == rustix::process::getpid();
+    // The first thread's grows downwards as it is used.
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Stack).current;
+    let room = limit.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(MAX_STACK_BYTES);
+    let start = if is_first { mapping.end.saturating_sub(room).min(mapping.start) } else { mapping.start };
+    start..mapping.end
+}
+
+/// Of a first thread whose stack has no limit.
+#[cfg(feature = "std")]
+const MAX_STACK_BYTES: usize = 64 << 20;
+
+/// The mapping that has this address.
+#[cfg(feature = "std")]
+fn mapping_of(address: usize) -> Option<Range<usize>> {
+    use rustix::fs::{Mode, OFlags};
+    let file = rustix::fs::open(c"/proc/self/maps", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let (mut finder, mut buffer) = (Finder { address, start: 0, end: 0, part: Part::Start }, [0_u8; 1024]);
+    loop {
+        let count = match rustix::io::read(&file, &mut buffer[..]) {
+            Ok(0) => return None,
+            Ok(count) => count,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return None,
+        };
+        for byte in buffer.get(..count)? {
+            if let Some(found) = finder.take(*byte) {
+                return Some(found);
+            }
         }
-        let (mut start, mut bytes) = (core::ptr::null_mut(), 0);
-        let found = libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut start, &raw mut bytes);
-        libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        if found == 0 { start.addr()..start.addr().saturating_add(bytes) } else { 0..0 }
+    }
+}
+
+/// Which part of a line comes: `start-end rest`.
+#[cfg(feature = "std")]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Start,
+    End,
+    Rest,
+}
+
+/// Reads `maps` byte by byte, so that no line has to fit anywhere.
+#[cfg(feature = "std")]
+struct Finder {
+    address: usize,
+    start: usize,
+    end: usize,
+    part: Part,
+}
+
+#[cfg(feature = "std")]
+impl Finder {
+    /// The mapping, when the byte ends its addresses.
+    fn take(&mut self, byte: u8) -> Option<Range<usize>> {
+        match (self.part, byte) {
+            (_, b'\n') => (self.start, self.end, self.part) = (0, 0, Part::Start),
+            (Part::Start, b'-') => self.part = Part::End,
+            (Part::End, b' ') => {
+                self.part = Part::Rest;
+                let found = self.start..self.end;
+                return found.contains(&self.address).then_some(found);
+            }
+            (Part::Start, digit) => self.start = self.start << 4 | hex(digit),
+            (Part::End, digit) => self.end = self.end << 4 | hex(digit),
+            (Part::Rest, _) => {}
+        }
+        None
+    }
+}
+
+#[cfg(feature = "std")]
+const fn hex(digit: u8) -> usize {
+    match digit {
+        b'0'..=b'9' => (digit - b'0') as usize,
+        b'a'..=b'f' => (digit - b'a' + 10) as usize,
+        _ => 0,
     }
 }
 
@@ -104,6 +173,20 @@ mod tests {
         assert_eq!(walked(start, &stack), [100]);
         assert_eq!(walked(start + 1, &stack), Vec::new(), "{words:?}");
         assert_eq!(walked(start, &(0..0)), Vec::new());
+    }
+
+    #[test]
+    fn a_stack_is_the_mapping_that_it_lies_in() {
+        let stack = std::thread::spawn(of_thread).join().expect("a thread");
+        assert!(stack.end - stack.start >= 1 << 20, "{stack:x?}");
+        let lines = b"7f00-7f40 rw-p 0 00:00 0 [heap]\n8000-8100 rw-p\n9000-9800 r";
+        let found = |address| {
+            let mut finder = Finder { address, start: 0, end: 0, part: Part::Start };
+            lines.iter().find_map(|byte| finder.take(*byte))
+        };
+        assert_eq!(found(0x7f3f), Some(0x7f00..0x7f40));
+        assert_eq!((found(0x7f40), found(0x8000)), (None, Some(0x8000..0x8100)));
+        assert_eq!((found(0x97ff), found(0xa000)), (Some(0x9000..0x9800), None));
     }
 
     proptest! {
