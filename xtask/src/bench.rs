@@ -21,6 +21,22 @@ const FLOOD: Duration = Duration::from_secs(10);
 /// What the guest prints first.
 const FIRST_LINE_BYTES: usize = 8;
 
+/// Runs an example of `uni-store` that measures and prints.
+pub(crate) fn example(name: &str, args: &[&str]) -> anyhow::Result<()> {
+    let mut command = build::cargo();
+    command.args(["run", "--release", "--quiet", "-p", "uni-store", "--example", name, "--"]).args(args);
+    let ended = command.status().with_context(|| format!("run the example {name}"))?;
+    ensure!(ended.success(), "the example {name} ended with {ended}");
+    Ok(())
+}
+
+/// The example `tiers` in a folder of its own.
+pub(crate) fn tiers() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path().join("store");
+    example("tiers", &[folder.to_str().context("a path of text")?, "10"])
+}
+
 /// Measures and prints.
 pub(crate) fn run() -> anyhow::Result<()> {
     install::ensure(&[install::QEMU])?;

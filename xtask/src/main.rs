@@ -90,6 +90,10 @@ enum Command {
 enum Bench {
     /// The store beside InfluxDB and Prometheus: rates, size, memory, return after a kill
     Store(bench_store::Workload),
+    /// The store of logs: a GiB of lines taken in, and searched
+    Logs,
+    /// Queries over a month with tiers and without
+    Tiers,
     /// The heap trace reader: traces of 150 MB and of a GiB, speed and memory
     Memtrace,
     /// The sampling allocator under load, beside the bare one and jemalloc's profiling: instructions and time a request
@@ -117,6 +121,8 @@ fn main() -> ExitCode {
         Command::Guests => build::guests(),
         Command::Bench { what: None } => bench::run(),
         Command::Bench { what: Some(Bench::Store(workload)) } => bench_store::run(&workload),
+        Command::Bench { what: Some(Bench::Logs) } => bench::example("search_logs", &["1024"]),
+        Command::Bench { what: Some(Bench::Tiers) } => bench::tiers(),
         Command::Bench { what: Some(Bench::Memtrace) } => bench_memtrace::run(),
         Command::Bench { what: Some(Bench::Heap(extent)) } => bench_heap::run(&extent),
         Command::Crash(rounds) => crash::run(&rounds),
