@@ -121,6 +121,11 @@ const tests = {
 
   async "the heap is told by library, and a trace taken from the page names who leaks"(page) {
     await guarded.runLeaky("drip", "--leak-rate=1048576", "--memtrace-rate=0.01");
+    // Curves stay in the order in which the page first saw them: it is opened when the leak is the largest already.
+    await until("a leak that is the largest", WAIT_MS, async () => {
+      const answer = await page.request.get(`${guarded.base}/ui/api/vm/drip/libraries?seconds=60`);
+      return answer.ok() && (await answer.json()).libraries[0]?.library === "leaky";
+    });
     await page.goto(`${guarded.base}/ui/vm/drip`);
     await page.evaluate((token) => sessionStorage.setItem("uni-token", token), TOKEN);
     await until("the leaking library on top", WAIT_MS, async () =>
