@@ -34,6 +34,10 @@ pub(crate) fn run(rounds: &Rounds) -> anyhow::Result<()> {
     let mut show = |outcome: &Outcome| {
         bar.set_position(u64::from(outcome.kills));
         bar.set_message(format!("{} bodies acknowledged", outcome.acknowledged));
+        // Without a terminal there is no bar.
+        if bar.is_hidden() && outcome.kills % 50 == 0 {
+            eprintln!("   {} kills, {} bodies acknowledged", outcome.kills, outcome.acknowledged);
+        }
     };
     let outcome = black_box::crash::run(&state.path().join("state"), plan, &mut show).with_context(|| {
         format!("repeat with --kills {} --damage-every {} --seed {seed}", plan.kills, plan.damage_every)
