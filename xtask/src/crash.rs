@@ -35,7 +35,7 @@ pub(crate) fn run(rounds: &Rounds) -> anyhow::Result<()> {
         bar.set_position(u64::from(outcome.kills));
         bar.set_message(format!("{} bodies acknowledged", outcome.acknowledged));
         // Without a terminal there is no bar.
-        if bar.is_hidden() && outcome.kills % 50 == 0 {
+        if bar.is_hidden() && outcome.kills.is_multiple_of(50) {
             eprintln!("   {} kills, {} bodies acknowledged", outcome.kills, outcome.acknowledged);
         }
     };
