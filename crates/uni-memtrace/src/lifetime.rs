@@ -10,8 +10,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use uni_wire::memtrace::{Decoder, Item, Mode};
 
-/// Bytes read at once.
-const READ_BYTES: usize = 1 << 16;
+use crate::read::each_piece;
+
 /// Blocks alive at one time whose birth is known: some 20 bytes each.
 const MAX_ALIVE: usize = 3_600_000;
 /// Ids of one page.
@@ -33,28 +33,13 @@ impl ShortLived {
     ///
     /// # Errors
     /// When reading fails. A damaged trace is read as far as possible.
-    pub fn find(
-        mut input: impl Read,
-        min_micros: u64,
-        mut progress: impl FnMut(u64),
-    ) -> std::io::Result<Self> {
+    pub fn find(input: impl Read, min_micros: u64, progress: impl FnMut(u64)) -> std::io::Result<Self> {
         let mut lives = Lives { min_micros, born: HashMap::default(), end_micros: 0, short: Ids::default() };
         let mut decoder = Decoder::new(Mode::Lenient);
-        let mut buffer = vec![0; READ_BYTES];
-        let mut total = 0;
-        loop {
-            let count = match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
-            let bytes = buffer.get(..count).unwrap_or_default();
+        each_piece(input, progress, |bytes| {
             // a lenient reader has no errors
             let _none = decoder.handle_bytes(bytes, |item| lives.take(&item));
-            total += count as u64;
-            progress(total);
-        }
+        })?;
         let _none = decoder.finish(|item| lives.take(&item));
         Ok(Self(Arc::new(lives.finish())))
     }

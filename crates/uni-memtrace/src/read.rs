@@ -33,6 +33,27 @@ pub fn read(input: impl Read, options: &Options, progress: impl FnMut(u64)) -> s
     })
 }
 
+/// Reads to the end, piece by piece. `progress` is told how many bytes were read so far.
+pub(crate) fn each_piece(
+    mut input: impl Read,
+    mut progress: impl FnMut(u64),
+    mut take: impl FnMut(&[u8]),
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut total = 0;
+    loop {
+        let count = match input.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        take(buffer.get(..count).unwrap_or_default());
+        total += count as u64;
+        progress(total);
+    }
+}
+
 fn sum_up(mut analysis: Analysis, filled: &Receiver<Batch>, emptied: &SyncSender<Batch>) -> Analysis {
     for mut batch in filled {
         analysis.handle_batch(&mut batch);
@@ -52,22 +73,12 @@ struct Outlet {
 }
 
 impl Outlet {
-    fn decode(mut self, mut input: impl Read, mut progress: impl FnMut(u64)) -> std::io::Result<()> {
+    fn decode(mut self, input: impl Read, progress: impl FnMut(u64)) -> std::io::Result<()> {
         let mut decoder = Decoder::new(Mode::Lenient);
-        let mut buffer = vec![0; READ_BYTES];
-        let mut total = 0;
-        loop {
-            let count = match input.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            };
+        each_piece(input, progress, |bytes| {
             // a lenient reader has no errors
-            let _none = decoder.handle_bytes(buffer.get(..count).unwrap_or_default(), |item| self.put(&item));
-            total += count as u64;
-            progress(total);
-        }
+            let _none = decoder.handle_bytes(bytes, |item| self.put(&item));
+        })?;
         let _none = decoder.finish(|item| self.put(&item));
         self.hand_on();
         Ok(())
